@@ -1,0 +1,89 @@
+# Two commands do everything: `make demo` and `make test`. They need Python 3.11 or newer and make; the rest goes into VENV.
+#   make test PYTHON=python3.12 VENV=.venv-3.12
+
+VENV ?= .venv
+PYTHON ?=
+JOBS ?= 5# more than there are cores: the tests of real servers mostly wait for them
+ARGS ?=
+
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+PYTEST := $(RUN) pytest -n $(JOBS) --dist loadgroup
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types cover wheel lowest bench docs surface clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.has-cli  ## scrape a real rate-limited server: progress bar, summary, picture
+	$(BIN)/throttle demo $(ARGS)
+
+test: $(VENV)/.has-test  ## the whole test suite
+	$(PYTEST) $(ARGS)
+
+lint: $(VENV)/.has-lint  ## ruff
+	$(RUN) ruff check
+	$(RUN) ruff format --check throttle/cli examples tests/test_house.py tests/test_surface.py tests/typed_api.py
+
+types: $(VENV)/.has-lint  ## mypy and pyright, both strict
+	$(RUN) mypy
+	$(RUN) pyright --pythonpath $(BIN)/python
+
+cover: $(VENV)/.has-test  ## branch coverage, 100 % of throttle/
+	@$(BIN)/python -c 'import sys; sys.version_info < (3, 12) and sys.exit("Python 3.11 loses lines after a coroutine was thrown into: make cover PYTHON=python3.12 VENV=.venv-3.12")'
+	rm -f .coverage .coverage.*
+	$(RUN) coverage run -m pytest -n $(JOBS) --dist loadgroup
+	$(RUN) coverage combine --quiet
+	$(RUN) coverage report
+
+wheel: $(VENV)/.has-lint  ## build the wheel, install it in a fresh environment, test it from another directory, types included
+	rm -rf dist .venv-wheel
+	$(RUN) pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
+	mkdir .venv-wheel/away
+	cp -r tests examples pyproject.toml README.md .venv-wheel/away
+	cd .venv-wheel/away && ../bin/python -m pytest -n $(JOBS) --dist loadgroup tests
+	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" $(RUN) pyright --ignoreexternal --verifytypes throttle
+
+lowest: $(VENV)/.made  ## the suite on the oldest versions that pyproject.toml admits
+	rm -rf .venv-lowest
+	$(BIN)/python -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip compile --quiet --python .venv-lowest/bin/python --resolution lowest-direct --no-deps \
+		--extra cli --extra redis --no-annotate --output-file .venv-lowest/lowest.txt pyproject.toml
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[test]'
+	.venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup tests
+
+bench: $(VENV)/.has-bench  ## the benchmarks, beside the peers of the field
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+docs: $(VENV)/.has-docs  ## the documentation, as pages in site/
+	$(RUN) mkdocs build --strict
+
+surface: $(VENV)/.has-test  ## write tests/surface.txt anew from the public names
+	$(BIN)/python tests/test_surface.py > .surface.tmp && mv .surface.tmp tests/surface.txt
+
+clean:  ## remove everything that was made
+	rm -rf .venv .venv-* build dist site htmlcov .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is made once, an extra is installed once, and both anew when pyproject.toml changes.
+$(VENV)/.has-%: pyproject.toml $(VENV)/.made
+	$(RUN) pip install --quiet --editable '.[$*]'
+	@touch $@
+
+# The first interpreter that is 3.11 or newer and can make an environment: PYTHON, the path's, then pyenv's.
+$(VENV)/.made:
+	@for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python3.14 python \
+		"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[1-9]*/bin/python3 /usr/bin/python3.1[1-9] /usr/local/bin/python3.1[1-9]); do \
+		if "$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "setting up $(VENV) with $$("$$python" --version)"; \
+			rm -rf "$(VENV)" && "$$python" -m venv "$(VENV)" && touch $@ && exit 0; \
+			exit 1; \
+		fi; \
+	done; \
+	echo "no Python 3.11 or newer with venv found$(if $(PYTHON), at PYTHON=$(PYTHON)): install one, or say make PYTHON=/path/to/python3.11" >&2; \
+	exit 1

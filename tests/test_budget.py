@@ -1,0 +1,156 @@
+"""The retry budget: its rule, its window, its memory."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from throttle.budget import BudgetPerKey, RetryBudget
+
+
+def granted(budget: RetryBudget, at: float, asks: int) -> int:
+    return sum(budget.withdraw(at) for _ in range(asks))
+
+
+def test_reserve_is_there_from_the_start() -> None:
+    assert granted(RetryBudget(), 0.0, 150) == 100
+    assert granted(RetryBudget(ratio=0, reserve=0.3), 0.0, 150) == 3
+
+
+@pytest.mark.parametrize(
+    ("ratio", "calls", "retries"), [(0.1, 30, 3), (0.29, 100, 29), (0.7, 10, 7), (1 / 3, 4, 1), (2, 3, 6)]
+)
+def test_ratio_is_exact(ratio: float, calls: int, retries: int) -> None:
+    budget = RetryBudget(ratio=ratio, reserve=0)
+    for _ in range(calls):
+        budget.deposit(0.0)
+    assert granted(budget, 0.0, 100) == retries
+
+
+def test_both_add_up() -> None:
+    budget = RetryBudget(ratio=0.5, reserve=0.1)
+    for _ in range(4):
+        budget.deposit(0.0)
+    assert granted(budget, 0.0, 10) == 3
+
+
+def test_retries_come_back_after_ten_seconds() -> None:
+    budget = RetryBudget(ratio=0, reserve=0.2)
+    assert [budget.withdraw(at) for at in (0.0, 4.0, 9.0, 9.999, 10.0, 10.1, 13.9, 14.0)] == [
+        True, True, False, False, True, False, False, True,
+    ]  # fmt: skip
+
+
+def test_calls_count_for_ten_seconds() -> None:
+    budget = RetryBudget(ratio=1, reserve=0)
+    budget.deposit(0.0)
+    budget.deposit(5.0)
+    assert granted(budget, 9.9, 5) == 2
+    assert not budget.withdraw(20.0)
+
+
+def test_nothing_is_ever_allowed_by_zero() -> None:
+    budget = RetryBudget(ratio=0, reserve=0)
+    budget.deposit(0.0)
+    assert not budget.withdraw(0.0)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=200),
+    st.sampled_from([0, 0.1, 0.5, 1]),
+    st.sampled_from([0, 0.1, 0.5]),
+)
+def test_never_more_than_promised_and_hardly_less(
+    steps: list[tuple[float, bool]], ratio: float, reserve: float
+) -> None:
+    budget = RetryBudget(ratio=ratio, reserve=reserve)
+    now, calls, retries = 0.0, deque[float](), deque[float]()
+
+    def most(window: float) -> float:
+        return ratio * sum(at > now - window for at in calls) + reserve * 10
+
+    for wait, is_call in steps:
+        now += wait
+        if is_call:
+            budget.deposit(now)
+            calls.append(now)
+        elif budget.withdraw(now):
+            retries.append(now)
+            assert sum(at > now - 10 for at in retries) <= most(10) + 1e-9
+        else:
+            assert sum(at > now - 10.11 for at in retries) + 1 > most(9.89) - 1e-9
+
+
+def test_memory_is_constant() -> None:
+    budget = RetryBudget(ratio=1, reserve=100)
+    for step in range(50_000):
+        budget.deposit(step / 1000)
+        budget.withdraw(step / 1000)
+    assert len(budget._calls._entries) <= 102
+    assert len(budget._retries._entries) <= 102
+
+
+def test_time_that_goes_back_a_little_stands_still_and_far_is_another_clock() -> None:
+    budget = RetryBudget(ratio=0, reserve=0.1)
+    assert budget.withdraw(100.0)
+    assert not budget.withdraw(99.5)
+    assert not budget.withdraw(109.9)
+    assert budget.withdraw(0.0)
+    assert not budget.withdraw(1.0)
+
+
+def test_idle_is_as_new() -> None:
+    budget = RetryBudget()
+    assert budget.idle(0.0)
+    budget.deposit(0.0)
+    assert not budget.idle(9.9)
+    assert budget.idle(10.0)
+    budget.withdraw(10.0)
+    assert not budget.idle(19.9)
+    assert budget.idle(20.0)
+
+
+@pytest.mark.parametrize("option", ["ratio", "reserve"])
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan])
+@pytest.mark.parametrize("kind", [RetryBudget, BudgetPerKey])
+def test_bad_numbers(kind: Any, option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=option):
+        kind(**{option: value})
+
+
+def test_repr() -> None:
+    assert repr(RetryBudget()) == "RetryBudget(ratio=0.1, reserve=10.0)"
+    assert repr(BudgetPerKey(reserve=1)) == "BudgetPerKey(ratio=0.1, reserve=1)"
+
+
+def test_threads_share_one() -> None:
+    budget = RetryBudget(ratio=0, reserve=100)
+    taken: list[int] = []
+    threads = [threading.Thread(target=lambda: taken.append(granted(budget, 0.0, 500))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(taken) == 1000
+
+
+def test_each_key_has_its_own() -> None:
+    budgets = BudgetPerKey(ratio=0, reserve=0.1)
+    assert budgets.of("a", 0.0) is budgets.of("a", 1.0)
+    assert budgets.of("a", 1.0).withdraw(1.0)
+    assert not budgets.of("a", 1.0).withdraw(1.0)
+    assert budgets.of("b", 1.0).withdraw(1.0)
+
+
+def test_idle_keys_are_given_back() -> None:
+    budgets = BudgetPerKey()
+    for number in range(1000):
+        budgets.of(f"key {number}", number).deposit(number)
+    assert len(budgets._budgets) <= 12
+    assert "key 999" in budgets._budgets

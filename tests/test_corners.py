@@ -1,0 +1,438 @@
+"""Corners of the line and the gate that the other suites do not reach: late bells, odd leavings, other clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+
+import pytest
+
+from throttle import AllOf, RetryAfterTooLong, SlidingWindow, Throttle, TokenBucket, WaitTooLong
+from throttle import testing as kit
+from throttle.calls import Call, current_call
+from throttle.clock import REAL, current_clock, ticks_of, wait_of
+from throttle.hints import Hints
+from throttle.testing import VirtualClock, no_waits, run_virtual
+from throttle.waiting import running
+
+_left: list[asyncio.Future[None]] = []  # tasks whose loops are closed under them
+
+
+def lines(limiter: TokenBucket | SlidingWindow | AllOf) -> int:
+    return sum(len(gate.line) for gate in limiter._core.gates.values())
+
+
+# ── instants ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("now", "due", "whole"),
+    [(1073741821.6958188, 1073741824695818807, 3), (134217725.999999, 134217728999998997, 4), (0.5, 2_500_000_000, 2)],
+)
+def test_whole_seconds_are_the_least_that_the_float_sum_reaches(now: float, due: int, whole: int) -> None:
+    from throttle.core import _whole
+
+    found = _whole(now, ticks_of(now), due)
+    assert found in (whole - 1, whole)
+    assert ticks_of(now + found) >= due > ticks_of(now + found - 1)
+
+
+def test_a_wait_is_stretched_by_the_float_that_it_lacks() -> None:
+    now, due = 22693734.602687232, 22693735602687233
+    assert ticks_of(now + (due / 1e9 - now)) < due <= ticks_of(now + wait_of(now, due))
+
+
+def test_the_default_clock_in_a_thread_is_real() -> None:
+    async def main() -> object:
+        return await asyncio.to_thread(current_clock)
+
+    assert run_virtual(main) is REAL
+
+
+def test_without_trio_there_is_only_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "trio")
+    assert running() is None
+
+
+# ── virtual time and sockets ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_silent_peer_outside_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kit, "_PATIENCE", 0.01)
+    server = socket.create_server(("127.0.0.1", 0))
+
+    async def main() -> float:
+        reader, writer = await asyncio.open_connection(*server.getsockname()[:2])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 30)
+        writer.close()
+        await writer.wait_closed()
+        return asyncio.get_running_loop().time()
+
+    with server:
+        assert run_virtual(main) == 30
+
+
+def test_a_socket_may_be_watched_both_ways() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        with near, far:
+            near.setblocking(False)
+            seen = asyncio.Event()
+            loop.add_reader(near, seen.set)
+            loop.add_writer(near, lambda: loop.remove_writer(near))
+            far.send(b"x")
+            await seen.wait()
+            loop.remove_reader(near)
+
+    run_virtual(main)
+
+
+# ── blocks and permits ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_blocks_of_limiters_that_hold_may_end_in_any_order() -> None:
+    async def main() -> None:
+        one, two = SlidingWindow("1/s", hold=True), SlidingWindow("1/s", hold=True)["key"]
+        await one.__aenter__()
+        await two.__aenter__()
+        await asyncio.sleep(5)
+        await one.__aexit__(None, None, None)
+        assert one.try_acquire_nowait().retry_after == 1.0
+        await two.__aexit__(None, None, None)
+        await two.__aexit__(None, None, None)  # nothing is out any more
+        assert two.try_acquire_nowait().retry_after == 1.0
+
+    run_virtual(main)
+
+
+def test_a_permit_ends_once() -> None:
+    async def main() -> None:
+        limiter = SlidingWindow("2/s", hold=True)
+        async with limiter.permit() as permit:
+            permit.end(answered=True)
+        assert (await limiter.peek()).remaining == 1.0
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_coroutine_closed_inside_its_block_ends_its_permit(ended: bool) -> None:
+    limiter = SlidingWindow("1/h", hold=True)
+
+    async def work() -> None:
+        async with limiter.permit() as permit:
+            if ended:
+                permit.end(answered=True)
+            await asyncio.get_running_loop().create_future()
+
+    async def main() -> None:
+        coroutine = work()
+        coroutine.send(None)
+        coroutine.close()
+        assert not limiter.try_acquire_nowait()
+        assert not limiter._core.gates
+
+    run_virtual(main)
+
+
+def test_what_was_taken_under_another_clock_ends_without_a_trace() -> None:
+    limiter = SlidingWindow("2/h", hold=True)
+
+    async def borrow() -> object:
+        booking = limiter.permit()
+        return booking, await booking.__aenter__()
+
+    booking, permit = run_virtual(borrow)
+
+    async def later() -> None:
+        assert limiter.try_acquire_nowait()  # another clock: it starts full
+        permit.observe(Hints(refused=True, retry_after=1000.0))
+        permit.settle(2)
+        await booking.__aexit__(None, None, None)
+        assert limiter.try_acquire_nowait()
+        assert not limiter.try_acquire_nowait()
+
+    run_virtual(later)
+
+
+def test_an_outcome_is_no_echo_while_waits_are_off() -> None:
+    async def main() -> None:
+        call = Call()
+        token = current_call.set(call)
+        async with TokenBucket("1/s").permit() as permit:
+            with no_waits():
+                permit.hear("outcome", Hints(refused=True, retry_after=9.0))
+                permit.echo("outcome", Hints(refused=True, retry_after=9.0))
+        current_call.reset(token)
+        assert call.ticket is None
+
+    run_virtual(main)
+
+
+# ── the line ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_bell_that_rings_late_takes_no_permit_away() -> None:
+    async def main() -> None:
+        clock = VirtualClock()
+        limiter = TokenBucket("1/s", burst=1, clock=clock)
+        await limiter.acquire()
+        waiter = asyncio.create_task(limiter.acquire(max_wait=1.0))
+        await asyncio.sleep(0)
+        clock.advance(10)
+        await waiter
+
+    asyncio.run(main())
+
+
+def test_a_slot_that_comes_too_late_is_not_taken() -> None:
+    async def main() -> None:
+        clock = VirtualClock()
+        api = Throttle(TokenBucket("9/s", clock=clock), concurrency=1)
+        free = asyncio.Event()
+        first = asyncio.create_task(api.call(free.wait))
+        await asyncio.sleep(0)
+        core, _ = api._service.core_and_key("")
+        gate, place = core.enter("", 1, max_wait=1.0, slots=api._service.slots(""), holding=True)
+        second = asyncio.create_task(core.stand(gate, place))
+        await asyncio.sleep(0)
+        assert not api.limiter.try_acquire_nowait().exact
+        clock._now = 5.0  # the bell of the deadline has not rung yet when the slot comes free
+        free.set()
+        await first
+        with pytest.raises(WaitTooLong):
+            await second
+
+    asyncio.run(main())
+
+
+def test_a_wait_that_grew_is_ended_at_its_limit() -> None:
+    async def main() -> None:
+        limiter = SlidingWindow("1/s", hold=True)
+        async with limiter.permit():
+            start = asyncio.get_running_loop().time()
+            with pytest.raises(WaitTooLong):
+                await limiter.acquire(max_wait=1.5)
+            assert asyncio.get_running_loop().time() == start + 1.5
+
+    run_virtual(main)
+
+
+def test_a_pause_is_too_long_for_one_and_not_for_another() -> None:
+    async def main() -> None:
+        limiter = TokenBucket("1/s", burst=1)
+        await limiter.acquire()
+        patient = asyncio.create_task(limiter.acquire())
+
+        async def hasty() -> None:
+            call = Call()
+            call.patience = 3.0
+            current_call.set(call)
+            await limiter.acquire()
+
+        other = asyncio.create_task(hasty())
+        await asyncio.sleep(0)
+        limiter.pause(60)
+        with pytest.raises(RetryAfterTooLong):
+            await other
+        await patient
+        assert asyncio.get_running_loop().time() == 60
+
+    run_virtual(main)
+
+
+def test_priority_and_max_wait_look_only_at_who_is_ahead() -> None:
+    async def main() -> None:
+        limiter = TokenBucket("1/s", burst=1)
+        await limiter.acquire()
+        line = [asyncio.create_task(limiter.acquire()) for _ in range(5)]
+        await asyncio.sleep(0)
+        with pytest.raises(WaitTooLong):
+            await limiter.acquire(max_wait=0.5, priority=1)
+        await limiter.acquire(max_wait=1.0, priority=1)
+        assert asyncio.get_running_loop().time() == 1.0
+        await asyncio.gather(*line)
+
+    run_virtual(main)
+
+
+def test_who_comes_between_a_grant_and_its_taking_has_a_bell_of_its_own() -> None:
+    async def main() -> None:
+        limiter = TokenBucket("10/s", burst=1)
+        await limiter.acquire()
+        first = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        late: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+        loop.call_at(0.1, lambda: late.append(asyncio.create_task(limiter.acquire())))
+        await first
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(late[0], 5)
+        assert loop.time() == pytest.approx(0.2)
+
+    run_virtual(main)
+
+
+def test_many_that_leave_leave_nothing_behind() -> None:
+    async def main() -> None:
+        limiter = TokenBucket("1/s", burst=1)
+        await limiter.acquire()
+        tasks = [asyncio.create_task(limiter.acquire(max_wait=1000)) for _ in range(400)]
+        await asyncio.sleep(0)
+        for task in tasks[10:]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert asyncio.get_running_loop().time() == 10
+        assert not limiter._core.gates
+
+    run_virtual(main)
+
+
+def test_work_that_ends_late_makes_a_long_line_later() -> None:
+    async def main() -> None:
+        limiter = SlidingWindow("4/s", hold=True)
+
+        async def work() -> None:
+            async with limiter.permit(max_wait=1000):
+                await asyncio.sleep(0.5)
+
+        await asyncio.gather(*(work() for _ in range(60)))
+        assert asyncio.get_running_loop().time() == 15 * 1.5 - 1.0
+
+    run_virtual(main)
+
+
+def test_a_waiter_closed_by_hand_on_a_clock_of_ones_own() -> None:
+    async def main() -> None:
+        clock = VirtualClock()
+        limiter = TokenBucket("1/s", burst=1, clock=clock)
+        await limiter.acquire()
+        coroutine = limiter.acquire()
+        coroutine.send(None)
+        coroutine.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert lines(limiter) == 0
+        waiter = asyncio.create_task(limiter.acquire())
+        await clock.run(1)
+        await waiter
+
+    asyncio.run(main())
+
+
+def test_of_two_loops_the_one_that_stays_is_served() -> None:
+    limiter = TokenBucket("20/s", burst=1)
+    limiter.pause(0.05)
+    closed = asyncio.new_event_loop()
+
+    async def queue() -> None:
+        _left.append(asyncio.ensure_future(limiter.acquire()))
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        mine = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        await asyncio.to_thread(closed.run_until_complete, queue())
+        task = next(iter(asyncio.all_tasks(closed)))
+        closed.close()
+        late = asyncio.create_task(limiter.acquire())
+        await asyncio.gather(mine, late)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # its loop is gone, as meant
+        task.get_coro().close()  # type: ignore[union-attr]
+
+    asyncio.run(main())
+    assert lines(limiter) == 0
+
+
+# ── combined limiters ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_bad_members() -> None:
+    with pytest.raises(ValueError, match="at least one limiter"):
+        AllOf()
+    with pytest.raises(TypeError, match="not '10/s'"):
+        AllOf("10/s")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="share one clock"):
+        AllOf(TokenBucket("1/s"), TokenBucket("1/s", clock=VirtualClock()))
+
+
+def test_members_that_are_asked_for_nothing_are_not_in_the_way() -> None:
+    async def main() -> None:
+        idle = TokenBucket("1/h", burst=1)
+        limiter = AllOf(idle=idle, busy=TokenBucket("1/s", burst=1), held=SlidingWindow("9/s", hold=True))
+        await limiter.acquire({"idle": 1})
+        waiters = [asyncio.create_task(limiter.acquire({"idle": 0}, max_wait=5)) for _ in range(3)]
+        async with limiter.permit({"idle": 0}, max_wait=9):
+            pass
+        await asyncio.gather(*waiters)
+        assert asyncio.get_running_loop().time() == 4.0
+
+    run_virtual(main)
+
+
+def test_what_frees_a_member_wakes_a_line_two_floors_up() -> None:
+    async def main() -> None:
+        member = TokenBucket("1/h", burst=1)
+        limiter = AllOf(AllOf(member, TokenBucket("9/s")), TokenBucket("9/s"))
+        await limiter.acquire()
+        waiter = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(1)
+        await member.refund()
+        await waiter
+        assert asyncio.get_running_loop().time() == 1.0
+
+    run_virtual(main)
+
+
+def test_of_two_heads_that_insist_the_older_goes_first() -> None:
+    async def main() -> None:
+        member = TokenBucket("1/s", burst=3)
+        one, two = AllOf(member, TokenBucket("99/s")), AllOf(member, TokenBucket("99/s"))
+        await member.acquire(3)
+        order: list[str] = []
+
+        async def take(name: str, limiter: TokenBucket | AllOf, cost: int) -> None:
+            await limiter.acquire(cost)
+            order.append(name)
+
+        async def flood() -> None:
+            for _ in range(12):
+                await take("member", member, 1)
+
+        tasks = [asyncio.create_task(flood()) for _ in range(2)]
+        await asyncio.sleep(0)
+        tasks += [asyncio.create_task(take("one", one, 3)), asyncio.create_task(take("two", two, 3))]
+        await asyncio.gather(*tasks)
+        assert order.index("one") < order.index("two") < 20
+
+    run_virtual(main)
+
+
+def test_a_head_that_insists_on_a_closed_loop_holds_nobody_back() -> None:
+    member = TokenBucket("20/s", burst=2)
+    limiter = AllOf(member, TokenBucket("1/h", burst=9))
+    loop = asyncio.new_event_loop()
+
+    async def queue() -> None:
+        await member.acquire(2)
+        _left.append(asyncio.ensure_future(member.acquire()))
+        _left.append(asyncio.ensure_future(limiter.acquire(2)))
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(queue())
+    tasks = asyncio.all_tasks(loop)
+    loop.close()
+
+    async def main() -> None:
+        for _ in range(30):  # longer than the member's own period
+            await asyncio.wait_for(member.acquire(), 10)
+
+    asyncio.run(main())
+    for task in tasks:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # its loop is gone, as meant
+        with contextlib.suppress(RuntimeError):
+            task.get_coro().close()  # type: ignore[union-attr]

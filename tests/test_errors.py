@@ -1,0 +1,48 @@
+"""The tree of errors: what each is, what it knows, and what it says in one line."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+import throttle
+from throttle import errors
+
+SAID = [
+    (errors.WaitTooLong(1.5), "the next permit is 1.5 s away, longer than max_wait"),
+    (errors.WaitTooLong(1.5, "github"), "the next permit of key 'github' is 1.5 s away, longer than max_wait"),
+    (errors.CostExceedsBurst(7, 5), "cost 7 can never be granted: at most 5 at once"),
+    (errors.RetryAfterTooLong(90.0, "x"), "the server asks to wait 90 s, longer than max_retry_after"),
+    (errors.DeadlineExceeded(30), "the call was not done within its timeout of 30 s"),
+    (errors.CounterUnavailable("redis is away"), "redis is away"),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), SAID, ids=lambda value: type(value).__name__)
+def test_says_it_in_one_line(error: errors.ThrottleError, text: str) -> None:
+    assert str(error) == text
+    assert isinstance(error, throttle.ThrottleError)
+
+
+@pytest.mark.parametrize("error", [error for error, _ in SAID], ids=lambda error: type(error).__name__)
+def test_survives_a_trip_to_another_process(error: errors.ThrottleError) -> None:
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(twin) is type(error)
+        assert (str(twin), vars(twin)) == (str(error), vars(error))
+
+
+def test_facts_are_attributes() -> None:
+    wait = errors.WaitTooLong(1.5, "k")
+    assert (wait.retry_after, wait.key) == (1.5, "k")
+    cost = errors.CostExceedsBurst(7, 5, "k")
+    assert (cost.cost, cost.burst, cost.key) == (7, 5, "k")
+    patience = errors.RetryAfterTooLong(90.0, "k")
+    assert (patience.retry_after, patience.key) == (90.0, "k")
+    assert errors.DeadlineExceeded(30).timeout == 30
+
+
+def test_fit_the_language() -> None:
+    assert issubclass(errors.CostExceedsBurst, ValueError)
+    assert issubclass(errors.DeadlineExceeded, TimeoutError)

@@ -1,0 +1,188 @@
+"""The exact sliding window: a log of what was taken, never more than the limit in ANY window."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from ..rates import Exact, Rate
+from .windows import no_burst, window_of
+
+__all__ = ["Log", "SlidingWindowRule"]
+
+
+@dataclass(slots=True)
+class Log:
+    """What one key has taken: (tick, weight) in order of time, its sum, and what is held by running work."""
+
+    entries: deque[tuple[int, Exact]]
+    since: int  # what was dropped from the log still counts before this tick
+    used: Exact = 0
+    held: Exact = 0
+
+    def drop(self, horizon: int, window: int) -> None:
+        """Forget what is not younger than `horizon`."""
+        entries = self.entries
+        while entries and entries[0][0] <= horizon:
+            tick, weight = entries.popleft()
+            self.used -= weight
+            self.since = tick + window
+
+    def take_out(self, index: int, amount: Exact) -> Exact:
+        """Lighten the entry at `index` by up to `amount`; what is left of the amount."""
+        tick, weight = self.entries[index]
+        out = min(amount, weight)
+        if out == weight:
+            del self.entries[index]
+        else:
+            self.entries[index] = tick, weight - out
+        self.used -= out
+        return amount - out
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingWindowRule:
+    """At most `limit` permits in any `window` ticks; a window is half-open: taken at t is free at t + window.
+
+    With `holds` a permit is held while its work runs and logged when the work ends (`hold`, `end`); until then it
+    counts as if it ended now, so that `earliest` may be only a bound (see `exact`).
+    """
+
+    limit: int
+    window: int
+    holds: bool = False
+
+    kind: ClassVar[str] = "sliding_window"
+    whole: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, rate: Rate, hold: bool = False) -> SlidingWindowRule:
+        """The rule of `rate`, made whole by `window_of`.
+
+        >>> SlidingWindowRule.of(Rate(100, per=60))
+        SlidingWindowRule(limit=100, window=60000000000, holds=False)
+        """
+        return cls(*window_of(rate), hold)
+
+    @property
+    def most(self) -> int:
+        """The limit."""
+        return self.limit
+
+    @property
+    def period(self) -> int:
+        """The window."""
+        return self.window
+
+    def initial(self, now: int) -> Log:
+        """An empty log."""
+        return Log(deque(), now - self.window)
+
+    def copy(self, state: Log) -> Log:
+        """A log of its own; the entries are values."""
+        return Log(deque(state.entries), state.since, state.used, state.held)
+
+    def earliest(self, state: Log, now: int, cost: Exact) -> int:
+        """The first tick >= `now` whose window has room for `cost`: when the oldest entries that are in the way end."""
+        if not cost:
+            return now
+        now = max(now, state.since)
+        over = state.used + state.held + cost - self.limit
+        if over <= 0:
+            return now
+        tick = now
+        for tick, weight in state.entries:
+            over -= weight
+            if over <= 0:
+                due = tick + self.window
+                return due if due > now else now
+        return max(now, tick) + self.window  # what is held is in the way: it ends now at the earliest
+
+    def exact(self, state: Log) -> bool:
+        """Whether `earliest` is an instant and not only a bound: false while work is running."""
+        return not state.held
+
+    def book(self, state: Log, at: int, cost: Exact) -> Log:
+        """`cost` logged at `at`, or with the last entry if that is later."""
+        if not cost:
+            return state
+        entries = state.entries
+        if entries:
+            if entries[0][0] <= at - self.window:
+                state.drop(at - self.window, self.window)
+            if entries and entries[-1][0] >= at:
+                at, weight = entries.pop()
+                entries.append((at, weight + cost))
+                state.used += cost
+                return state
+        entries.append((at, cost))
+        state.used += cost
+        return state
+
+    def give(self, state: Log, now: int, amount: Exact, taken: int | None) -> Log:
+        """`amount` out of the entry of `taken`, then out of the oldest: they end first, so no window overflows.
+
+        What was taken a window ago or earlier is free already: nothing is given for it.
+        """
+        horizon = now - self.window
+        state.drop(horizon, self.window)
+        if taken is not None:
+            if taken <= horizon:
+                return state
+            for back, (tick, _) in enumerate(reversed(state.entries), 1):
+                if tick <= taken:
+                    if tick == taken:
+                        amount = state.take_out(-back, amount)
+                    break
+        while amount > 0 and state.entries:
+            amount = state.take_out(0, amount)
+        return state
+
+    def hold(self, state: Log, at: int, cost: Exact) -> Log:
+        """`cost` held from `at` until `end`."""
+        state.held += cost
+        return state
+
+    def end(self, state: Log, now: int, cost: Exact) -> Log:
+        """Work that held `cost` has ended: its window starts now, also if the key was reset meanwhile."""
+        state.held = max(state.held - cost, 0)
+        return self.book(state, now, cost)
+
+    def held(self, state: Log) -> Exact:
+        """What running work holds."""
+        return state.held
+
+    def remaining(self, state: Log, now: int) -> Exact:
+        """What the window that ends at `now` has room for."""
+        if now < state.since:
+            return 0
+        free = self.limit - state.held - state.used
+        horizon = now - self.window
+        if state.entries and state.entries[-1][0] <= horizon:
+            free += state.used
+        else:
+            for tick, weight in state.entries:
+                if tick > horizon:
+                    break
+                free += weight
+        return max(free, 0)
+
+    def full_at(self, state: Log, now: int) -> int:
+        """The first tick at which the window is empty; while work is running, a window from now."""
+        free = state.entries[-1][0] + self.window if state.entries else state.since
+        return max(free, now + self.window if state.held else now)
+
+    def reconfigured(self, rate: Rate, burst: float | None) -> SlidingWindowRule:
+        """The same kind of window at another rate."""
+        no_burst("sliding window", burst)
+        limit, window = window_of(rate)
+        return replace(self, limit=limit, window=window)
+
+    def carry(self, state: Log, now: int, old: SlidingWindowRule) -> Log:
+        """The same log; a longer window counts again what the log still remembers."""
+        return state
+
+    def anchored(self, epoch: int) -> SlidingWindowRule:
+        """The rule itself: these windows are not aligned."""
+        return self

@@ -1,0 +1,160 @@
+"""What the body of a response says about limits: some vendors say it nowhere else, some with status 200.
+
+Only the places where errors are told are looked at, so that data which speaks of rate limits is not taken for one. Kept
+to the first 64 KiB; a body that cannot be read says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, cast
+
+from .ietf import Told
+from .resets import Moment, duration, reset_in
+from .retry_after import LONGEST, plain_number
+
+__all__ = ["Said", "code_says_so", "read_body"]
+
+
+@dataclass(slots=True)
+class Said:
+    """What a body said; `violated` are the names of exhausted policies (draft-10, problem types)."""
+
+    refused: bool = False
+    retryable: bool = True
+    wait: float | None = None
+    told: Told | None = None
+    violated: frozenset[str] = frozenset()
+
+
+_LARGEST = 65_536
+
+# Error codes, that is words without spaces: AWS SDKs' list of throttling codes; google.rpc RESOURCE_EXHAUSTED and the
+# older rateLimitExceeded; Salesforce REQUEST_LIMIT_EXCEEDED; Microsoft Graph activityLimitReached; MediaWiki maxlag;
+# S3 SlowDown; Shopify and GitHub GraphQL; Notion and Anthropic overload; problem types of the RateLimit draft.
+_CODE = re.compile(
+    r"rate.?limit|throttl|too.?many.?requests|request.?limit.?exceeded|throughput.?exceeded|bandwidth.?limit.?exceeded"
+    r"|^LimitExceededException|TransactionInProgressException|PriorRequestNotComplete|slow.?down|resource.?exhausted"
+    r"|activity.?limit.?reached|^maxlag$|service.?overload|overloaded|quota-exceeded|reduced-capacity|abnormal-usage",
+    re.IGNORECASE,
+)
+# Messages for people: the limit must be said to be over, or "you may not change rate limits" would be a refusal.
+_MESSAGE = re.compile(
+    r"rate.?limit[^.]{0,40}(?:exceeded|reached|hit)|(?:exceeded|reached|hit|over)[^.]{0,60}rate.?limit|rate.?limited"
+    r"|too many requests|\bthrottled|rate threshold exceeded|reduce your request rate|request weight used",
+    re.IGNORECASE,
+)
+# Waiting does not help: OpenAI's code for an account without money; a Shopify query above the size of the bucket.
+_HOPELESS = re.compile("insufficient_quota|billing_hard_limit_reached|MAX_COST_EXCEEDED")
+# Kraken: "EService: Throttled: <Unix time>"; Binance: "IP banned until <Unix time in ms>"
+_UNTIL = re.compile(r"(?:throttled:|banned until) ([0-9]{9,19})", re.IGNORECASE)
+
+_MARKUP = re.compile("<(?:Code|Message|title)>([^<]{1,300})<")  # S3's XML, and the title of a page
+
+_PLACES = (
+    *("error", "errors", "extensions", "details", "detail", "code", "type", "__type", "status", "reason", "title"),
+    *("errorCode", "errorType", "message", "Message", "msg"),
+)
+
+
+def code_says_so(text: str) -> bool:
+    """Whether an error code or a message says that a limit refused the request."""
+    text = text[:300]
+    return bool((_MESSAGE if " " in text.strip() else _CODE).search(text))
+
+
+def read_body(body: object, status: int, moment: Moment) -> Said | None:
+    """What `body` (bytes or text) says, None if nothing."""
+    if not isinstance(body, (str, bytes, bytearray)) or len(body) > _LARGEST:
+        return None
+    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+    if text.lstrip()[:1] not in ("{", "["):
+        words = _MARKUP.findall(text[:4096]) or [text]
+        return Said(refused=any(map(code_says_so, words)), wait=_until(words, moment)) if status >= 400 else None
+    if status < 400 and not ("rror" in text or "throttleStatus" in text):
+        return None  # data: not worth reading
+    import json  # only here: most programs never need it, and importing throttle must stay cheap
+
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return _read(data, status, moment)
+
+
+def _read(data: Any, status: int, moment: Moment) -> Said:
+    top = _dict(data)
+    places = data if status >= 400 else [top.get("error"), top.get("errors")]  # below 400 the rest is data
+    words = list(islice(_words(places), 50))
+    said = Said(
+        refused=any(map(code_says_so, words)),
+        retryable=not any(_HOPELESS.search(word) for word in words),
+        wait=_delay(top, words, moment),
+        violated=frozenset(name for name in _list(top.get("violated-policies")) if isinstance(name, str)),
+    )
+    _shopify(top, said)
+    return said
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    """The first members: errors come in ones and twos."""
+    return cast("Sequence[Any]", value)[:16] if isinstance(value, list) else ()
+
+
+def _words(data: Any, depth: int = 0) -> Iterator[str]:
+    """The texts at the places where errors are told."""
+    if isinstance(data, str):
+        yield data[:300]
+    elif depth <= 5:
+        for one in _list(data):
+            yield from _words(one, depth + 1)
+        told = _dict(data)
+        for place in _PLACES:
+            if place in told:
+                yield from _words(told[place], depth + 1)
+
+
+def _delay(top: dict[str, Any], words: list[str], moment: Moment) -> float | None:
+    """The wait by its name: `retry_after` in seconds (Discord), `retryDelay` (google.rpc.RetryInfo); or until when."""
+    wait = _number(top.get("retry_after"))
+    for detail in _list(_dict(top.get("error")).get("details")):
+        delay = _dict(detail).get("retryDelay")
+        if wait is None and isinstance(delay, str):
+            wait = duration(delay[:50])
+    return _until(words, moment) if wait is None else wait
+
+
+def _until(words: list[str], moment: Moment) -> float | None:
+    for word in words:
+        if match := _UNTIL.search(word[:300]):
+            return reset_in(float(match[1]), moment)
+    return None
+
+
+def _number(value: Any) -> float | None:
+    """A number that is neither negative nor endless, also written as text."""
+    if isinstance(value, str):
+        value = plain_number(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST:
+        return None
+    return float(value)
+
+
+def _shopify(top: dict[str, Any], said: Said) -> None:
+    """shopify.dev, GraphQL rate limits: a bucket of cost points; the wait is what is missing over the refill rate."""
+    cost = _dict(_dict(top.get("extensions")).get("cost"))
+    bucket = _dict(cost.get("throttleStatus"))
+    limit, left = _number(bucket.get("maximumAvailable")), _number(bucket.get("currentlyAvailable"))
+    rate, asked = _number(bucket.get("restoreRate")), _number(cost.get("requestedQueryCost"))
+    if limit is None and left is None:
+        return
+    said.told = Told(limit=limit, remaining=left)
+    if said.wait is None and left is not None and asked is not None and rate:
+        said.wait = min(max(asked - left, 0.0) / rate, LONGEST)

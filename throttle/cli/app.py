@@ -1,0 +1,145 @@
+"""The commands and their options; each is carried out by the file of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..rates import Rate
+
+__all__ = ["run"]
+
+
+def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> Rate | None:
+    """Any spelling of `Rate`, or a number of requests per second."""
+    try:
+        number = None if value is None else _number(value)
+        return None if value is None else Rate.of(value if number is None else number)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _header(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = [(name.strip(), value.strip()) for name, colon, value in (text.partition(":") for text in values) if colon]
+    if len(pairs) < len(values) or not all(name.isascii() and value.isprintable() for name, value in pairs):
+        raise click.BadParameter("a header is written 'Name: value'", ctx, param)
+    return pairs
+
+
+HEADER: Callable[[Any], Any] = click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    callback=_header,
+    metavar="'NAME: VALUE'",
+    help="Sent with each request.",
+)
+TIMEOUT: Callable[[Any], Any] = click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, metavar="SECONDS",
+    help="How long a server may be silent."
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="throttle")
+def commands() -> None:
+    """Stay under an API's rate limit, and recover by yourself."""
+
+
+@commands.command()
+@click.option("--items", type=click.IntRange(1), default=300, show_default=True, help="How many items to scrape.")
+@click.option("--limit", callback=_rate, metavar="RATE", default="20/s", show_default=True, help="The server's limit.")
+@click.option("--rate", callback=_rate, metavar="RATE", help="The client's own limit.  [default: the server's]")
+@click.option("--concurrency", type=click.IntRange(1), default=10, show_default=True, help="Requests at once.")
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the picture into this PNG file."
+)
+def demo(items: int, limit: Rate, rate: Rate | None, concurrency: int, plot: Path | None) -> int:
+    """Scrape a real rate-limited server, started for this on a free local port.
+
+    Try --rate 60/s: the client then asks for more than it may, and recovers.
+    """
+    missing = [name for name in ("slowapi", "starlette", "uvicorn") if find_spec(name) is None]
+    missing += ["matplotlib"] if plot and find_spec("matplotlib") is None else []
+    if missing:
+        raise click.ClickException(f"the demo needs {', '.join(missing)}: pip install 'throttle-async[cli]'")
+    from .demo import run_demo
+
+    return run_demo(items=items, limit=limit, rate=rate or limit, concurrency=concurrency, plot=plot)
+
+
+@commands.command()
+@click.argument("urls", nargs=-1, metavar="[URL]...")
+@click.option("--from", "source", metavar="FILE", help="Read URLs from this file, one a line; - is standard input.")
+@click.option(
+    "--out",
+    default="-",
+    metavar="FILE",
+    help="Append results here, and go on where it ends.  [default: standard output]",
+)
+@click.option(
+    "--rate",
+    callback=_rate,
+    metavar="RATE",
+    help='All requests together: "10/s", "100/min".  [default: what servers say]',
+)
+@click.option("--per-host", callback=_rate, metavar="RATE", help="The requests to each host.")
+@click.option("--concurrency", type=click.IntRange(1), default=10, show_default=True, help="Requests at once.")
+@click.option(
+    "--attempts", type=click.IntRange(1), default=5, show_default=True, help="Tries of each URL, the first included."
+)
+@click.option(
+    "--max-size", type=click.IntRange(1), default=64, show_default=True, metavar="MIB", help="Largest body taken."
+)
+@TIMEOUT
+@HEADER
+def fetch(**options: Any) -> int:
+    """Download URLs politely, one line of JSON each, written as they come.
+
+    A line has url, status, type, seconds, at, and the body: as text where its charset reads it, else as base64. A URL
+    that failed has error instead; it never stops the others. Ctrl-C stops cleanly: the same command goes on where it
+    was, and tries again what had failed. Exit status: 0 all is there, 1 something failed, 130 stopped.
+    """
+    if not options["urls"] and options["source"] is None:
+        raise click.UsageError("nothing to fetch: give URLs, --from FILE, or - for standard input")
+    from .fetch import Options, run_fetch
+
+    return run_fetch(Options(**options))
+
+
+@commands.command()
+@click.argument("url")
+@TIMEOUT
+@HEADER
+def probe(url: str, timeout: float, headers: list[tuple[str, str]]) -> int:
+    """Ask once, and show which limits the server announces."""
+    from .probe import run_probe
+
+    return run_probe(url, timeout=timeout, headers=headers)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line; every error is one line on standard error. The exit status."""
+    try:
+        return commands.main(list(arguments), prog_name="throttle", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        click.echo(f"throttle: {error.format_message()}", err=True)
+        return error.exit_code
+    except click.Abort:
+        return 130

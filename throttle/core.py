@@ -1,0 +1,469 @@
+"""What stands behind a limiter: its lock, its clock, its gates by key; thin verbs that take the lock and read the
+time."""
+
+from __future__ import annotations
+
+import logging
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from .calls import current_call
+from .clock import Clock, current_clock, ticks_of, wait_of
+from .decisions import Decision
+from .errors import ThrottleError
+from .gate import Gate, Slots
+from .guard import Guard
+from .rates import TICKS, Exact, check_number, seconds
+from .waiting import GRANTED, Place, new_ticket, running
+
+if TYPE_CHECKING:
+    from .hints import Hints
+
+__all__ = ["Core"]
+
+_log = logging.getLogger("throttle")
+_LONG = 5 * TICKS  # a wait above this is logged, once per key
+_UNTOLD = TICKS // 20  # a guess where nothing but another call's end decides
+
+
+class Core(ABC):
+    """What all limiters share; `with core as now` reads the clock and holds the lock.
+
+    First what a rule, or a combination of rules, answers for itself; then what the gates ask, with the lock held; then
+    the verbs, which take it.
+    """
+
+    def __init__(self, guard: Guard, clock: Clock | None) -> None:
+        self.guard: Guard = guard
+        self.gates: dict[str, Gate] = {}
+        self.paused_until: int = 0
+        self.given: Clock | None = clock
+        self.clock: Clock = clock or current_clock()
+        self.time: float = 0.0  # what the clock said when it was read last
+        self.watchers: WeakSet[Core] = WeakSet()  # combined limiters that this one is a member of
+        self.random: Callable[[], float] = random.random
+
+    def __enter__(self) -> int:
+        clock = self.given or current_clock()
+        time = clock.now()  # before the lock: a clock may be anybody's code
+        self.guard.acquire()
+        return self.tell(clock, time)
+
+    def __exit__(self, *exc: object) -> None:
+        self.guard.release()
+
+    def tell(self, clock: Clock, time: float) -> int:
+        """The time is `time`, in ticks; under another clock than last time everything starts as new."""
+        if clock is not self.clock:
+            self.restart(clock)
+            self.time = time
+        elif time > self.time:  # else another thread, which read the clock later, was here first
+            self.time = time
+        return ticks_of(self.time)
+
+    def restart(self, clock: Clock) -> None:
+        """Everything as new, under `clock`."""
+        self.clock = clock
+        self.paused_until = 0
+        self.gates.clear()
+
+    @property
+    @abstractmethod
+    def holds(self) -> bool:
+        """Whether permits are held while their work runs."""
+        ...
+
+    # ── what a rule answers (B027: what concerns only some kinds does nothing in the others) ──────────────────────────
+
+    @property
+    @abstractmethod
+    def period(self) -> int:
+        """Ticks after which a head that waits elsewhere, too, may insist."""
+        ...
+
+    @abstractmethod
+    def cost(self, cost: Any) -> Any:
+        """A cost as the rule counts; one clear error if it cannot."""
+        ...
+
+    @abstractmethod
+    def free(self, cost: Any) -> bool:
+        """Whether that costs nothing."""
+        ...
+
+    @abstractmethod
+    def check(self, cost: Any, key: str) -> None:
+        """Raises `CostExceedsBurst` for what can never be granted."""
+        ...
+
+    @abstractmethod
+    def earliest(self, key: str, now: int, cost: Any, place: Place | None) -> int:
+        """The first tick from `now` on at which the rule grants `cost` to `place`, the head of its line."""
+        ...
+
+    @abstractmethod
+    def look(self, key: str, at: int) -> Any:
+        """A copy of what `key` has used, to book on from `at` on: see `rulecore.Look`."""
+        ...
+
+    @abstractmethod
+    def version(self) -> int:
+        """How often the counts were changed."""
+        ...
+
+    def seal(self) -> int:
+        """Changes when the counts of a key may have been changed without its gate."""
+        return 0
+
+    @abstractmethod
+    def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
+        """Take `cost`; `held`: until its work ends."""
+        ...
+
+    @abstractmethod
+    def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
+        """As if `cost` had not been taken at `taken`."""
+        ...
+
+    @abstractmethod
+    def end(self, key: str, now: int, cost: Any) -> None:
+        """The work of a held permit has ended."""
+        ...
+
+    @abstractmethod
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
+        """The true cost of what was taken for `before` is `after`."""
+        ...
+
+    @abstractmethod
+    def facts(self, key: str, now: int) -> tuple[Exact, int, bool]:
+        """Remaining permits, the tick at which all is as new, and whether forecasts are exact."""
+        ...
+
+    def forget(self, key: str, place: Place) -> None:  # noqa: B027
+        """`place` is no longer the head of its line, or hangs on something other than time."""
+
+    def plan(self, key: str, place: Place) -> None:  # noqa: B027
+        """`place`, the head of its line, is going to be granted at `place.due`."""
+
+    def clear(self, key: str | None) -> None:  # noqa: B027
+        """The counts of `key`, or all, as new."""
+
+    def news(self, gate: Gate, place: Place, hints: Hints, now: int, loop: Any) -> bool:
+        """Hand what the server said to the gates it concerns; whether a refusal was news."""
+        if hints.refused:
+            wait = None if hints.wait is None else ticks_of(hints.wait)
+            return gate.refused(place.sent, wait, now, loop)
+        gate.answered()
+        if hints.wait:
+            gate.spent(ticks_of(hints.wait), now, loop)
+        return True
+
+    # ── what the gates ask ────────────────────────────────────────────────────────────────────────────────────────
+
+    def wait(self, now: int, due: int) -> float:
+        """Seconds from the time read last until the tick `due`; never early."""
+        return wait_of(self.time, due) if due > now else 0.0
+
+    def backoff(self, refusals: int) -> int:
+        """Ticks to hold a key after so many refusals in a row that named no time: equal jitter, base 0.1 s, cap 30
+        s."""
+        most = min(30.0, 0.1 * 2 ** min(refusals, 16))
+        return max(1, ticks_of(most / 2 + self.random() * most / 2))
+
+    def gate(self, key: str, now: int) -> Gate:
+        """The gate of `key`; each new one looks whether the oldest is still needed."""
+        gate = self.gates.get(key)
+        if gate is None:
+            if self.gates:
+                oldest = next(iter(self.gates))
+                first = self.gates.pop(oldest)
+                if not first.idle(now):
+                    self.gates[oldest] = first
+            gate = self.gates[key] = Gate(self, key)
+        return gate
+
+    def tidy(self, gate: Gate, now: int) -> None:
+        """Forget a gate that nobody needs."""
+        if gate.idle(now) and self.gates.get(gate.key) is gate:
+            del self.gates[gate.key]
+
+    def stirred(self, key: str | None, now: int, loop: Any) -> None:
+        """Counts, rule or pause of `key` (None: of every key) were changed: everybody there, and in the combined lines
+        before it, is looked at again."""
+        self.shake(key, now, loop)
+        self.spread(key, now, loop)
+
+    def shake(self, key: str | None, now: int, loop: Any) -> None:
+        """Have the gates of `key` look again at everybody."""
+        gates = list(self.gates.values()) if key is None else [self.gates[key]] if key in self.gates else []
+        for gate in gates:
+            gate.shaken(now, loop)
+            self.tidy(gate, now)
+
+    def spread(self, key: str | None, now: int, loop: Any) -> None:
+        """Tell the combined limiters that this one is a member of."""
+        for watcher in list(self.watchers):
+            watcher.member_stirred(self, key, now, loop)
+
+    def member_stirred(self, member: Core, key: str | None, now: int, loop: Any) -> None:  # noqa: B027
+        """The counts, rule or pause of a member of this combined limiter were changed."""
+
+    def refuse_larger(self, loop: Any) -> None:
+        """The rule was changed: refuse those in line who can never be granted any more."""
+        for gate in list(self.gates.values()):
+            gate.refuse_larger(loop)
+        for watcher in list(self.watchers):
+            watcher.refuse_larger(loop)
+
+    def admission(self, key: str, now: int, cost: Any, guest: Place | None) -> int:
+        """When `guest`, the head of a combined line (None: somebody who only asks), would pass here; see `Guests`."""
+        gate = self.gates.get(key)
+        if gate is None:
+            due = max(self.paused_until, self.earliest(key, now, cost, guest))
+        else:
+            gate.bury(now, None)
+            due = gate.guests.due(gate, now, cost, guest)
+        if due > now and guest is not None and guest.home is not None:
+            (gate or self.gate(key, now)).guests.add(guest, cost, now)
+        return due
+
+    def dismiss(self, key: str, guest: Place) -> None:
+        """`guest` is not refused here any more."""
+        gate = self.gates.get(key)
+        if gate is not None:
+            now = ticks_of(self.time)
+            gate.guests.drop(gate, guest, now)
+            self.tidy(gate, now)
+        self.forget(key, guest)
+
+    def replan(self, key: str, guest: Place) -> None:
+        """`guest` is going to be granted at `guest.due`."""
+        gate = self.gates.get(key)
+        if gate is not None:
+            gate.guests.replan(gate, guest)
+        self.plan(key, guest)
+
+    def due(self, key: str, now: int, cost: Any) -> tuple[int, bool]:
+        """When a newcomer would be granted as things stand, and whether that is exact."""
+        gate = self.gates.get(key)
+        held = self.paused_until
+        if gate is not None:
+            gate.bury(now, None)
+            held = gate.held_until()
+            if gate.line and not self.free(cost):
+                due = gate.forecast.whole(gate, now).earliest(cost)
+                if gate.due is None:
+                    return max(due, now + _UNTOLD), False
+                return max(due, now + 1), not gate.slotted and gate.way_back is None
+            if gate.probing():
+                return max(held, now + _UNTOLD), False
+        if held > now:
+            return self.look(key, held).earliest(cost), True
+        opens = gate.opens(now, cost) if gate is not None else self.earliest(key, now, cost, None)
+        return (now + _UNTOLD, False) if opens is None else (opens, True)
+
+    # ── verbs ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ask(self, cost: Any, key: str) -> Any:
+        """The cost as the rule counts, of a key that is one; one clear error if that is wrong or can never be
+        granted."""
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a key is a str, not {key!r}")
+        amount = self.cost(cost)
+        self.check(amount, key)
+        return amount
+
+    def passes(self, key: str, cost: Any) -> bool:
+        """Take at once if nobody waits and nothing holds back; the short way of `enter`."""
+        with self as now:
+            if key in self.gates or self.paused_until > now or self.earliest(key, now, cost, None) > now:
+                return False
+            self.take(key, now, cost, held=False)
+            return True
+
+    def enter(
+        self,
+        key: str,
+        cost: Any,
+        *,
+        max_wait: float | None = None,
+        priority: int = 0,
+        slots: tuple[Slots, ...] = (),
+        holding: bool = False,
+    ) -> tuple[Gate, Place]:
+        """A place at the gate of `key`: granted, or in line (then `stand` waits for it); or raises why it is
+        refused."""
+        call = current_call.get()
+        if call is None:
+            ticket, patience = new_ticket(), None
+        else:
+            ticket = new_ticket() if call.ticket is None else call.ticket
+            call.ticket = None
+            patience = None if call.patience is None else ticks_of(call.patience)
+            if call.deadline is not None:
+                left = max(0.0, call.deadline - current_clock().now())
+                max_wait = left if max_wait is None else min(max_wait, left)
+        with self as now:
+            deadline = None if max_wait is None else ticks_of(self.time + max_wait)
+            place = Place(cost, (-priority, ticket), deadline=deadline, patience=patience, slots=slots, holding=holding)
+            gate, loop = self.gate(key, now), running()
+            try:
+                gate.admit(place, now, loop)
+                if place.outcome is not None and place.home is not None:  # decided as soon as it was in line
+                    place.home.gone(place)
+                    gate.leave(place, now, loop, takes=True)
+            finally:
+                self.tidy(gate, now)
+        if isinstance(place.outcome, ThrottleError):
+            raise place.outcome
+        return gate, place
+
+    async def stand(self, gate: Gate, place: Place) -> None:
+        """Wait in line until `place` is granted; raises what it is refused with. A cancelled one delays nobody."""
+        self.note(gate)
+        call = current_call.get()
+        try:
+            if call is not None and call.waiting is not None:
+                call.waiting()
+            await place.home.wait(place)
+        except GeneratorExit:  # closed by hand or by the garbage collector: in any thread, perhaps under our lock
+            self.guard.later(lambda: gate.leave(place, ticks_of(self.time), None, takes=False))
+            raise
+        except BaseException:
+            with self as now:
+                gate.leave(place, now, running(), takes=False)
+            raise
+        with self as now:
+            gate.leave(place, now, running(), takes=True)
+        if call is not None and call.granted is not None:
+            call.granted()
+        if place.outcome is not GRANTED:
+            raise place.outcome
+
+    def note(self, gate: Gate) -> None:
+        """Log a long wait, once per key; outside the lock, because a handler may do anything."""
+        wait = (gate.due or 0) - ticks_of(self.time)
+        if wait > _LONG and not gate.noted:
+            gate.noted = True
+            _log.info("key %r waits for %.1f s", gate.key, seconds(wait))
+
+    def decide(self, key: str, cost: Any, *, take: bool) -> Decision:
+        """What a newcomer would be told; `take` takes if that is yes."""
+        with self as now:
+            time = self.time
+            due, exact_due = self.due(key, now, cost)
+            allowed = due <= now
+            if allowed and take:
+                self.take(key, now, cost, held=False)
+            remaining, full_at, exact_rule = self.facts(key, now)
+        return Decision(
+            allowed=allowed,
+            remaining=float(remaining),
+            retry_after=0.0 if allowed else wait_of(time, due),
+            exact=allowed or (exact_due and exact_rule),
+            reset_after=seconds(full_at - now),
+            retry_after_whole=0 if allowed else _whole(time, now, due),
+        )
+
+    def pause(self, duration: float, key: str | None) -> None:
+        """Nobody of `key` (None: of any) is admitted for so many seconds."""
+        check_number("pause (seconds)", duration)
+        if key is not None:
+            self.ask(0, key)
+        loop = running()
+        with self as now:
+            until = ticks_of(self.time + duration)
+            if key is not None:
+                gate = self.gate(key, now)
+                gate.pause(until, now, loop)
+                self.tidy(gate, now)
+            elif until > self.paused_until:
+                self.paused_until = until
+                self.stirred(None, now, loop)
+
+    def hear(self, gate: Gate, place: Place, hints: Hints) -> bool:
+        """What the server answered to the call of `place`; whether a refusal was news."""
+        loop = running()
+        with self as now:
+            if not gate.current():
+                return False
+            gate = self.gates.setdefault(gate.key, gate)
+            news = self.news(gate, place, hints, now, loop)
+            self.tidy(gate, now)
+        self.note(gate)
+        return news
+
+    def held_for(self, gate: Gate) -> float:
+        """Seconds until the last pause of that gate ends."""
+        with self as now:
+            return seconds(max(0, gate.held_until() - now))
+
+    def tick(self) -> int:
+        """The time."""
+        with self as now:
+            return now
+
+    def land(self, gate: Gate, place: Place, *, answered: bool) -> None:
+        """The work of a granted place has ended."""
+        with self as now:
+            self.landed(gate, place, now, running(), answered=answered)
+
+    def land_later(self, gate: Gate, place: Place) -> None:
+        """The same of work that a finaliser has ended."""
+        self.guard.later(lambda: self.landed(gate, place, ticks_of(self.time), None, answered=False))
+
+    def landed(self, gate: Gate, place: Place, now: int, loop: Any, *, answered: bool) -> None:
+        """`land`, with the lock held."""
+        ends = self.holds and gate.current()
+        if ends:
+            self.end(gate.key, now, place.cost)
+            place.taken = now
+        gate.landed(place, now, loop, answered=answered)
+        if ends:
+            self.spread(gate.key, now, loop)
+
+    def settle(self, gate: Gate, place: Place, after: Any, *, held: bool) -> None:
+        """The true cost of a granted place is `after`."""
+        loop = running()
+        with self as now:
+            if gate.current():
+                self.change(gate.key, now, place.cost, after, place.taken, held=held)
+                self.stirred(gate.key, now, loop)
+            place.cost = after
+
+    def refund(self, key: str, cost: Any) -> None:
+        """Give back `cost`."""
+        loop = running()
+        with self as now:
+            self.change(key, now, cost, self.cost(0), None, held=False)  # nobody knows when it was taken
+            self.stirred(key, now, loop)
+
+    def reset(self, key: str | None) -> None:
+        """`key` (None: every key) as new."""
+        loop = running()
+        with self as now:
+            self.renew(key, now, loop)
+
+    def renew(self, key: str | None, now: int, loop: Any) -> None:
+        """`reset`, with the lock held."""
+        self.clear(key)
+        if key is None:
+            self.paused_until = 0
+        for gate in self.gates.values():
+            if key is None or gate.key == key:
+                gate.renew()
+        self.stirred(key, now, loop)
+
+
+def _whole(time: float, now: int, due: int) -> int:
+    """The least whole number of seconds after which `due` has come, for the float sum that a caller would make."""
+    whole = max(0, -((now - due) // TICKS))
+    if whole and ticks_of(time + whole - 1) >= due:  # the sum of floats may be a tick off, either way
+        return whole - 1
+    if ticks_of(time + whole) < due:
+        return whole + 1
+    return whole

@@ -1,0 +1,169 @@
+"""Counts in this process's memory: the default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..algorithms.base import Algorithm
+from ..clock import current_clock, ticks_of
+from ..guard import Guard
+from ..rates import Exact
+from .base import Ask, Booking
+
+__all__ = ["PROCESS", "MemoryCounter", "Table"]
+
+
+class Table:
+    """The counts of one limiter, by key; a key whose count is as new is not kept.
+
+    Two generations: a used key moves to the young one, and each use looks at two of the old one, which are dropped or
+    moved. So idle keys go while others are used, without a sweep over all of them. Not locked: its counter's lock is.
+    """
+
+    __slots__ = ("_old", "_turn_at", "_young", "core", "rule", "spec")
+
+    def __init__(self, spec: Algorithm) -> None:
+        self.spec: Algorithm = spec  # the rule as it was asked for
+        self.rule: Algorithm = spec  # the same on the clock in use
+        self.core: Any = None  # who serves the lines before these counts, on a floor above
+        self._young: dict[str, Any] = {}
+        self._old: dict[str, Any] = {}
+        self._turn_at = 0
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, key: str, now: int) -> Any:
+        """The state of `key`."""
+        state = self._young.get(key)
+        if state is None:
+            state = self._old.get(key)
+            if state is None:
+                return self.rule.initial(now)
+        return state
+
+    def put(self, key: str, state: Any, now: int) -> None:
+        """Keep `state` from now on."""
+        self._young[key] = state
+        old = self._old
+        if old:
+            old.pop(key, None)
+            self._tidy(now)
+        elif now >= self._turn_at:
+            self._old, self._young = self._young, {key: self._young.pop(key)}
+            self._turn_at = now + self.rule.period
+
+    def _tidy(self, now: int) -> None:
+        old = self._old
+        for _ in range(min(2, len(old))):
+            key, state = old.popitem()
+            if self.rule.full_at(state, now) > now:
+                self._young[key] = state
+
+    def give(self, key: str, now: int, amount: Exact, taken: int | None) -> None:
+        """Give back `amount` of what was taken at `taken` (None: not known); a negative amount is charged at `now`."""
+        rule, state = self.rule, self.get(key, now)
+        state = rule.book(state, now, -amount) if amount < 0 else rule.give(state, now, amount, taken)
+        self.put(key, state, now)
+
+    def reconfigure(self, rule: Algorithm, now: int) -> None:
+        """Another rule from now on; what was used stays used."""
+        old, self.rule = self.rule, rule
+        for states in (self._young, self._old):
+            for key, state in states.items():
+                states[key] = rule.carry(state, now, old)
+
+    def reset(self, key: str | None) -> None:
+        """`key` as new, or every key."""
+        for states in (self._young, self._old):
+            if key is None:
+                states.clear()
+            else:
+                states.pop(key, None)
+        if key is None:
+            self._turn_at = 0  # perhaps there is another clock now
+
+
+class MemoryCounter:
+    """Counts in this process's memory, for asyncio, trio and threads at once; nothing to open and nothing to close.
+
+    Every limiter without `counter=` uses one of its own kind for the whole process. Limiters that are given the same
+    `MemoryCounter` and the same `name` share their counts and their line, as they would in a shared store.
+
+    >>> from throttle import TokenBucket
+    >>> counter = MemoryCounter()
+    >>> one = TokenBucket("1/s", counter=counter, name="api")
+    >>> two = TokenBucket("1/s", counter=counter, name="api")
+    >>> bool(one.try_acquire_nowait()), bool(two.try_acquire_nowait())
+    (True, False)
+    """
+
+    shared = False
+
+    def __init__(self) -> None:
+        self.guard: Guard = Guard()
+        self._tables: dict[str, Table] = {}
+
+    def __repr__(self) -> str:
+        return "MemoryCounter()"
+
+    def table(self, name: str, rule: Algorithm) -> Table:
+        """The table of that name. Raises `ValueError` where the name already counts by another rule."""
+        with self.guard:
+            table = self._tables.setdefault(name, Table(rule))
+        if table.spec != rule:
+            raise ValueError(f"name {name!r} counts by another rule already: {table.spec!r}, not {rule!r}")
+        return table
+
+    async def book(self, asks: Sequence[Ask]) -> Sequence[Booking]:
+        """All asks in one atomic step; see `Counter.book`. Time is the default clock's."""
+        if len({len(ask.costs) for ask in asks}) > 1:
+            raise ValueError(f"asks of one call have the same costs, not {[ask.costs for ask in asks]}")
+        clock = current_clock()
+        time = clock.now()
+        now = ticks_of(time)
+        with self.guard:
+            tables = [self._tables.setdefault(ask.name, Table(ask.rule)) for ask in asks]
+            for table, ask in zip(tables, asks, strict=True):
+                if ask.give:
+                    table.give(ask.key, now, ask.give, None)
+            waits, wait = self._book(tables, asks, now)
+            for table, ask in zip(tables, asks, strict=True):
+                if table.core is not None and (ask.give or waits):  # who waits there looks again
+                    table.core.tell(clock, time)
+                    table.core.stirred(ask.key, now, None)
+            return [self._answer(table, ask, waits, wait, now) for table, ask in zip(tables, asks, strict=True)]
+
+    @staticmethod
+    def _book(tables: list[Table], asks: Sequence[Ask], now: int) -> tuple[tuple[int, ...], int]:
+        """Book the costs of all asks together; the waits of the booked ones, and that of the first that was not."""
+        waits: list[int] = []
+        at = now
+        for costs in zip(*(ask.costs for ask in asks), strict=True):
+            each = list(zip(tables, asks, costs, strict=True))
+            at = max(ask.rule.earliest(table.get(ask.key, now), at, cost) for table, ask, cost in each)
+            if any(ask.within is not None and at - now > ask.within for ask in asks):
+                return tuple(waits), at - now
+            for table, ask, cost in each:
+                table.put(ask.key, ask.rule.book(table.get(ask.key, now), at, cost), now)
+            waits.append(at - now)
+        return tuple(waits), 0
+
+    @staticmethod
+    def _answer(table: Table, ask: Ask, waits: tuple[int, ...], wait: int, now: int) -> Booking:
+        state = table.get(ask.key, now)
+        return Booking(waits, wait, ask.rule.remaining(state, now), ask.rule.full_at(state, now) - now)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    async def __aenter__(self) -> MemoryCounter:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+
+PROCESS = MemoryCounter()
+"""Where limiters without `counter=` count."""

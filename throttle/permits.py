@@ -1,0 +1,174 @@
+"""`Permit`: one permit that is out, what its true cost was and what the server said; `current_permit` finds it
+again."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .calls import Call, current_call, waits_are_off
+from .core import Core
+from .gate import Gate, Slots
+from .rates import check_number
+from .waiting import GRANTED, Place
+
+if TYPE_CHECKING:
+    from .hints import Hints
+
+__all__ = ["Booking", "Permit", "current_permit"]
+
+_current: ContextVar[Permit | None] = ContextVar("throttle_permit", default=None)
+
+
+def current_permit() -> Permit | None:
+    """The permit of the running call: inside a decorated function, a `Throttle` call or a `permit()` block; else None.
+
+    >>> current_permit() is None
+    True
+    """
+    return _current.get()
+
+
+class Permit:
+    """A permit that was granted and whose work is under way.
+
+    `cost` as it was booked (or settled) and `key`; `settle` and `observe` are plain functions.
+    """
+
+    __slots__ = ("_answered", "_asked", "_core", "_ended", "_gate", "_news", "_place", "_settled", "cost")
+
+    def __init__(self, core: Core, gate: Gate, place: Place, asked: Any) -> None:
+        self._core = core
+        self._gate = gate
+        self._place = place
+        self._asked = asked
+        self._settled = self._ended = self._news = False
+        self._answered: bool | None = None  # what the server said, once it has said something
+        self.cost: Any = asked
+
+    def __repr__(self) -> str:
+        return f"<Permit cost={self.cost!r} key={self.key!r}>"
+
+    @property
+    def key(self) -> str:
+        """The key it was granted for."""
+        return self._gate.key
+
+    def settle(self, actual: Any) -> None:
+        """Charge or give back the difference when the true cost is known, once; effective at once.
+
+        `actual` may exceed the burst: that delays who comes next. For `AllOf` a number, or a mapping by member name.
+        Raises `RuntimeError` the second time, `ValueError` for a negative cost.
+        """
+        if self._settled:
+            raise RuntimeError(f"this permit was settled already, with cost {self.cost!r}")
+        cost = self._core.cost(actual)
+        self._settled, self.cost = True, actual
+        self._core.settle(self._gate, self._place, cost, held=not self._ended)
+
+    def observe(self, hints: Hints) -> None:
+        """Tell the limiter what the server answered: a refusal or a spent quota holds back everybody of this key."""
+        self.hear(hints, hints)
+
+    def hear(self, outcome: Any, hints: Hints) -> None:
+        """`observe`, and let the retry around this call know that `outcome` has been heard and said `hints`."""
+        self._answered = not hints.refused
+        if waits_are_off():
+            return
+        if self._core.hear(self._gate, self._place, hints):
+            self._news = True  # heard twice, as a response and in an exception, it stays news
+        self.echo(outcome, hints)
+
+    def echo(self, outcome: Any, hints: Hints) -> None:
+        """`hints` were heard already: let the retry around this call know that `outcome` says the same."""
+        if waits_are_off():
+            return
+        call: Call | None = current_call.get()
+        if call is not None:
+            call.hear(outcome, hints, held=hints.refused, news=self._news or not hints.refused)
+            if hints.refused:
+                call.ticket = self._place.rank[1]  # back to its old place in the line
+
+    def slow(self) -> None:
+        """The server failed as an overloaded one does: hold back as after a refusal that names no time."""
+        self._answered = False
+        if not waits_are_off():
+            from .hints import Hints  # with its tables of vendors: not for those who only count
+
+            self._core.hear(self._gate, self._place, Hints(refused=True))
+
+    def held_for(self) -> float:
+        """Seconds for which this key is paused."""
+        return self._core.held_for(self._gate)
+
+    def sent_again(self) -> None:
+        """Another request goes out under this permit: only what happens from now on is news to it."""
+        self._place.sent = self._core.tick()
+
+    def end(self, *, answered: bool) -> None:
+        """The work has ended: a held permit's window starts, a slot is free, the next may probe. Only once."""
+        if not self._ended:
+            self._ended = True
+            self._core.land(self._gate, self._place, answered=answered if self._answered is None else self._answered)
+
+
+    def _drop(self) -> None:
+        """The same from a coroutine that is closed, by hand or by the garbage collector: never waits for a lock."""
+        if not self._ended:
+            self._ended = True
+            self._core.land_later(self._gate, self._place)
+
+
+class Booking:
+    """`async with limiter.permit(...) as permit`: the permit is out while the block runs."""
+
+    __slots__ = ("_asked", "_before", "_core", "_cost", "_key", "_max_wait", "_permit", "_priority", "_slots")
+
+    def __init__(
+        self,
+        core: Core,
+        asked: Any,
+        key: str,
+        *,
+        max_wait: float | None = None,
+        priority: int = 0,
+        slots: tuple[Slots, ...] = (),
+    ) -> None:
+        self._core, self._asked, self._key = core, asked, key
+        self._cost = core.ask(asked, key)
+        check_options(max_wait, priority)
+        self._max_wait, self._priority, self._slots = max_wait, priority, slots
+
+    async def __aenter__(self) -> Permit:
+        core = self._core
+        gate, place = core.enter(
+            self._key, self._cost, max_wait=self._max_wait, priority=self._priority, slots=self._slots, holding=True
+        )
+        if place.outcome is not GRANTED:
+            await core.stand(gate, place)
+        else:
+            call = current_call.get()
+            if call is not None and call.granted is not None:
+                call.granted()
+        self._before = _current.get()
+        self._permit = permit = Permit(core, gate, place, self._asked)
+        _current.set(permit)
+        return permit
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.set(self._before)
+        if kind is not None and issubclass(kind, GeneratorExit):
+            self._permit._drop()
+        else:
+            self._permit.end(answered=kind is None)
+
+
+def check_options(max_wait: float | None, priority: int) -> None:
+    """One clear error for a wait or a priority that is none."""
+    if max_wait is not None:
+        check_number("max_wait (seconds)", max_wait)
+    if not isinstance(priority, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"priority must be an int, not {priority!r}")

@@ -1,0 +1,135 @@
+"""The core of a limiter with one rule: the rule, and the table of its counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .algorithms.base import Algorithm
+from .clock import Clock, ticks_of
+from .core import Core
+from .counters.memory import Table
+from .errors import CostExceedsBurst
+from .guard import Guard
+from .rates import Exact, Rate, check_number, exact
+from .waiting import Place, running
+
+__all__ = ["Look", "RuleCore"]
+
+
+class Look:
+    """A rule looked at ahead of time, on a copy of a key's state: each booking at its earliest instant, in order."""
+
+    __slots__ = ("at", "rule", "state")
+
+    def __init__(self, rule: Algorithm, state: Any, at: int) -> None:
+        self.rule: Algorithm = rule
+        self.state: Any = state
+        self.at: int = at
+
+    def earliest(self, cost: Any) -> int:
+        """When `cost` would be granted after all that was booked."""
+        return self.rule.earliest(self.state, self.at, cost)
+
+    def book(self, cost: Any) -> None:
+        """Go on to that instant, and take."""
+        self.at = self.rule.earliest(self.state, self.at, cost)
+        self.state = self.rule.book(self.state, self.at, cost)
+
+
+class RuleCore(Core):
+    """One rule and its counts."""
+
+    def __init__(self, table: Table, guard: Guard, clock: Clock | None) -> None:
+        super().__init__(guard, clock)
+        self.table = table
+        self._version = 0
+        self._anchor()
+
+    def _anchor(self) -> None:
+        """Aligned windows: tell the rule what this clock reads at the Unix epoch (0 where the clock does not know)."""
+        epoch = getattr(self.clock, "epoch", None)
+        self._epoch = 0 if epoch is None else -ticks_of(epoch())
+        self.table.rule = self.table.spec.anchored(self._epoch)
+
+    def restart(self, clock: Clock) -> None:
+        super().restart(clock)
+        self.table.reset(None)
+        self._anchor()
+
+    @property
+    def holds(self) -> bool:
+        return self.table.rule.holds
+
+    @property
+    def period(self) -> int:
+        return self.table.rule.period
+
+    def cost(self, cost: Any) -> Exact:
+        number = exact(check_number("cost", cost))
+        if not isinstance(number, int) and self.table.rule.whole:
+            raise ValueError(f"cost must be a whole number for a {self.table.rule.kind} limiter, not {cost!r}")
+        return number
+
+    def free(self, cost: Any) -> bool:
+        return not cost
+
+    def check(self, cost: Any, key: str) -> None:
+        if cost > self.table.rule.most:
+            raise CostExceedsBurst(_plain(cost), _plain(self.table.rule.most), key)
+
+    def earliest(self, key: str, now: int, cost: Any, place: Place | None) -> int:
+        table = self.table
+        return table.rule.earliest(table.get(key, now), now, cost) if cost else now
+
+    def look(self, key: str, at: int) -> Look:
+        rule = self.table.rule
+        return Look(rule, rule.copy(self.table.get(key, at)), at)
+
+    def version(self) -> int:
+        return self._version
+
+    def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
+        table = self.table
+        state = table.get(key, now)
+        rule: Any = table.rule
+        self._version += 1
+        table.put(key, rule.hold(state, now, cost) if held and rule.holds else rule.book(state, now, cost), now)
+
+    def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
+        self.change(key, now, cost, 0, taken, held=held)
+
+    def end(self, key: str, now: int, cost: Any) -> None:
+        rule: Any = self.table.rule
+        self._version += 1
+        self.table.put(key, rule.end(self.table.get(key, now), now, cost), now)
+
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
+        rule: Any = self.table.rule
+        self._version += 1
+        if held and rule.holds:
+            self.table.put(key, rule.hold(self.table.get(key, now), now, after - before), now)
+        elif before != after:
+            self.table.give(key, now, before - after, taken)
+
+    def facts(self, key: str, now: int) -> tuple[Exact, int, bool]:
+        rule: Any = self.table.rule
+        state = self.table.get(key, now)
+        return rule.remaining(state, now), rule.full_at(state, now), rule.exact(state)
+
+    def clear(self, key: str | None) -> None:
+        self._version += 1
+        self.table.reset(key)
+
+    def reconfigure(self, rate: Rate, burst: float | None) -> None:
+        """Another rate at once, also for who is waiting."""
+        loop = running()
+        with self as now:
+            self.table.spec = spec = self.table.spec.reconfigured(rate, burst)
+            self.table.reconfigure(spec.anchored(self._epoch), now)
+            self._version += 1
+            self.refuse_larger(loop)
+            self.stirred(None, now, loop)
+
+
+def _plain(number: Exact) -> int | float:
+    return number if isinstance(number, int) else float(number)

@@ -1,0 +1,296 @@
+"""A limiter with concurrency, retry, events and counts: what `throttled`, `Throttle` and the transports have in common.
+
+Every attempt of every shell goes through `Service.attempt`: permit and slot, the work, what the outcome says, the end.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
+
+from .algorithms.unlimited import UnlimitedRule
+from .clock import current_clock
+from .core import Core
+from .driving import Hooks, driven
+from .errors import ThrottleError
+from .events import Admitted, Event, GaveUp, Paused, Refused
+from .gate import Slots
+from .limiter import BaseLimiter, Bound, RuleLimiter, limiter_of
+from .listening import attribute, listen
+from .permits import Booking, Permit
+from .policy import HTTPRules
+from .rates import Rate, check_number
+from .retrying import Retry
+from .tally import KeyStatistics, Tally
+
+if TYPE_CHECKING:
+    from .hints import Hints
+
+__all__ = ["LimiterLike", "Service", "Unlimited", "Work", "http_wants"]
+
+T = TypeVar("T")
+LimiterLike = BaseLimiter | Bound | Rate | str | float
+
+_log = logging.getLogger("throttle")
+
+
+class Unlimited(RuleLimiter):
+    """No limit: only pauses, refusals and concurrency hold a key back."""
+
+    def __init__(self) -> None:
+        super().__init__(UnlimitedRule(), None, None, None)
+
+    def __repr__(self) -> str:
+        return "<Unlimited>"
+
+
+class _KeySlots(Slots):
+    """Slots of one key; forgotten when no call holds or waits for one."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Work:
+    """One attempt under way: whose it is, its permit, and the responses that a transport inside it has heard."""
+
+    __slots__ = ("heard", "over", "permit", "service")
+
+    def __init__(self, service: Service, permit: Permit) -> None:
+        self.service: Service = service
+        self.permit: Permit = permit
+        self.over: bool = False  # a task that it left behind is inside it no longer
+        self.heard: deque[tuple[Any, Hints]] = deque(maxlen=8)  # what an exception may carry once more; the latest
+
+
+_inside: ContextVar[tuple[Work, ...]] = ContextVar("throttle_inside", default=())
+
+
+class Service:
+    """One throttled service."""
+
+    def __init__(
+        self,
+        limiter: LimiterLike | bool | None,
+        *,
+        retry: Retry | None = None,
+        concurrency: int | None = None,
+        concurrency_per_key: int | None = None,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> None:
+        if limiter is True:
+            raise TypeError("limiter=True means nothing: give a limiter or a rate, None to learn, False for no limit")
+        if not (retry is None or isinstance(retry, Retry)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"retry takes a Retry, such as Retry(on=OSError), or None; not {retry!r}")
+        if not (on_event is None or callable(on_event)):
+            raise TypeError(f"on_event takes a function of one event, not {on_event!r}")
+        # To learn a limit that nobody published is still to come: until then None holds back by what servers say.
+        unlimited = limiter is None or limiter is False
+        self.limiter: BaseLimiter | Bound = Unlimited() if unlimited else limiter_of(limiter, hold=True)  # type: ignore[arg-type]
+        self.retry = retry
+        self.on_event = on_event
+        self._concurrency = None if concurrency is None else Slots(_slots("concurrency", concurrency))
+        self._per_key = None if concurrency_per_key is None else _slots("concurrency_per_key", concurrency_per_key)
+        self._key_slots: WeakValueDictionary[str, _KeySlots] = WeakValueDictionary()
+        self._tally = Tally()
+        self._lock = RLock()  # calls may come from several loops in several threads
+
+    def core_and_key(self, key: str) -> tuple[Core, str]:
+        """The limiter's core, and the key that counts there: a bound limiter keeps its own."""
+        limiter = self.limiter
+        return (limiter.limiter._core, limiter.key) if isinstance(limiter, Bound) else (limiter._core, key)
+
+    def check(self, *, cost: Any, key: Any, max_wait: Any) -> None:
+        """What a shell is told once for all its calls; one clear error for what can never be right."""
+        if not callable(cost):
+            core, ours = self.core_and_key("")
+            core.check(core.cost(cost), ours)
+        if not (key is None or isinstance(key, str) or callable(key)):
+            raise TypeError(f"key takes a str or a function that gives one, not {key!r}")
+        if max_wait is not None:
+            check_number("max_wait (seconds)", max_wait)
+
+    def slots(self, key: str) -> tuple[Slots, ...]:
+        """What must be free besides the permit."""
+        slots: tuple[Slots, ...] = () if self._concurrency is None else (self._concurrency,)
+        if self._per_key is not None:
+            with self._lock:
+                one = self._key_slots.get(key)
+                if one is None:
+                    one = self._key_slots[key] = _KeySlots(self._per_key)
+            slots = (*slots, one)
+        return slots
+
+    def work_inside(self) -> Work | None:
+        """The attempt that this code runs in, if it is one of this very service."""
+        for work in reversed(_inside.get()):
+            if work.service is self and not work.over:
+                return work
+        return None
+
+    async def run(
+        self,
+        work: Callable[[], Awaitable[T]],
+        *,
+        key: str = "",
+        listen: Callable[[Any], Hints | None] | None = None,
+        judge: Callable[[Any, bool, Hints | None], bool] | None = None,
+        discard: Callable[[Any], Awaitable[object]] | None = None,
+        **options: Any,
+    ) -> T:
+        """One call: attempts under the retry policy, if there is one. `judge`, `discard`: see `driving.Hooks`."""
+        retry = self.retry
+        if retry is None:
+            return await self.attempt(work, listen, key=key, **options)
+        attempt = functools.partial(self.attempt, work, listen or retry.hear, key=key, **options)
+        if judge is None and retry.http is not None:
+            judge = functools.partial(_function_wants, retry.http)
+        ours = self.core_and_key(key)[1]
+        hooks = Hooks(key=ours, judge=judge, discard=discard, notify=self.notify, keep=discard is not None)
+        result: T = await driven(retry, attempt, hooks)()
+        return result
+
+    def notify(self, event: Event) -> None:
+        """What becomes of a call between its attempts."""
+        if isinstance(event, GaveUp):
+            self._tally.add(event.key, lost=1)
+        self.emit(event)
+
+    async def attempt(
+        self,
+        work: Callable[[], Awaitable[T]],
+        listen: Callable[[Any], Hints | None] | None = None,
+        *,
+        key: str = "",
+        cost: Any = 1,
+        max_wait: float | None = None,
+        priority: int = 0,
+        settle: Callable[[T], Any] | None = None,
+    ) -> T:
+        """One attempt: wait for permit and slot, do the work, tell the gate what the outcome says."""
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a key is a str, not {key!r}")
+        core, key = self.core_and_key(key)
+        clock = core.given or current_clock()
+        entered = clock.now()
+        async with Booking(core, cost, key, max_wait=max_wait, priority=priority, slots=self.slots(key)) as permit:
+            self._admitted(key, cost, max(0.0, clock.now() - entered))
+            before, here = _inside.get(), Work(self, permit)
+            _inside.set((*before, here))
+            try:
+                result = await work()
+            except Exception as error:
+                self._listen(here, error, listen)
+                raise
+            finally:
+                here.over = True
+                _inside.set(before)
+            self._listen(here, result, listen)
+            if settle is not None:
+                permit.settle(settle(result))
+            return result
+
+    def _listen(self, work: Work, outcome: Any, hear: Callable[[Any], Hints | None] | None) -> None:
+        """What an outcome says; of what a transport inside has heard already, only the retry is told whose it was."""
+        if work.heard:
+            response = attribute(outcome, "response")
+            for one, said in work.heard:
+                if one is response or one is outcome:
+                    work.permit.echo(outcome, said)
+                    return
+        hints = (hear or listen)(outcome)
+        if hints is not None:
+            self.heard(work.permit, outcome, hints)
+
+    def heard(self, permit: Permit, outcome: Any, hints: Hints) -> None:
+        """Hand what an outcome says to the gate of its key, and to whoever watches."""
+        if not (hints.refused or hints.wait):
+            permit.hear(outcome, hints)
+            return
+        before = permit.held_for()
+        permit.hear(outcome, hints)
+        if hints.refused:
+            self._tally.add(permit.key, refused=1)
+            self.emit(Refused(permit.key, hints))
+        self._paused(permit, before)
+
+    def slow(self, permit: Permit) -> None:
+        """The server failed as an overloaded one does: its gate holds back."""
+        before = permit.held_for()
+        permit.slow()
+        self._paused(permit, before)
+
+    def more(self, permit: Permit, hints: Hints) -> None:
+        """A refusal that was heard says more on a second look."""
+        before = permit.held_for()
+        permit.observe(hints)
+        self._paused(permit, before)
+
+    def _paused(self, permit: Permit, before: float) -> None:
+        after = permit.held_for()
+        if after > before:
+            self._tally.add(permit.key, paused=after - before)
+            self.emit(Paused(permit.key, after))
+
+    def _admitted(self, key: str, cost: Any, waited: float) -> None:
+        self._tally.add(key, sent=1, waited=waited)
+        if self.on_event is not None:
+            self.emit(Admitted(key, cost, waited))
+
+    def statistics(self) -> dict[str, KeyStatistics]:
+        """A copy of what happened so far, by key."""
+        return self._tally.copy()
+
+    def emit(self, event: Event) -> None:
+        """Tell the hook; what it raises is logged, never passed on."""
+        if self.on_event is not None:
+            try:
+                self.on_event(event)
+            except Exception:
+                _log.exception("on_event failed on %s", type(event).__name__)
+
+
+def _slots(what: str, number: Any) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"{what} must be a whole number of at least 1, not {number!r}")
+    return number
+
+
+# ── the rules of HTTP, whatever the client ────────────────────────────────────────────────────────────────────────────
+
+_NEVER_LEFT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # of httpx and httpx2
+_HOPELESS = {"UnsupportedProtocol"}  # a URL that no attempt makes better
+
+
+def http_wants(rules: HTTPRules, request: Any, outcome: Any, hints: Hints | None) -> bool:
+    """Whether to send `request` again; `outcome` is its response, its transport error, or that its time was over."""
+    if isinstance(outcome, ThrottleError):
+        return False
+    status = attribute(outcome, "status_code")
+    names = {kind.__name__ for kind in type(outcome).__mro__}
+    if status is None and (names & _HOPELESS or not names & {"TransportError", "TimeoutError"}):
+        return False
+    return rules.wanted(
+        attribute(request, "method") or "",
+        status=status,
+        hints=hints,
+        keyed="idempotency-key" in (attribute(request, "headers") or ()),
+        sent=not names & _NEVER_LEFT,
+    )
+
+
+def _function_wants(rules: HTTPRules, outcome: Any, failed: bool, hints: Hints | None) -> bool:
+    """Whether to call a function again: by the response or error that is its outcome, or that its exception carries."""
+    response = attribute(outcome, "response")
+    answer = outcome if response is None else response  # not `or`: a refused response of requests is false
+    request = attribute(answer, "request")
+    if request is None:
+        request = attribute(outcome, "request")
+    if hints is not None and hints.refused:
+        return hints.retryable
+    return request is not None and http_wants(rules, request, answer, hints)

@@ -1,0 +1,56 @@
+"""What happened to each key of a service, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from threading import RLock
+
+__all__ = ["KeyStatistics", "Tally"]
+
+_MOST_KEYS = 10_000  # numbers are kept of so many keys, the latest ones
+
+
+@dataclass(slots=True)
+class KeyStatistics:
+    """What happened to one key.
+
+    Attempts `sent`; answers that `refused` for a limit; seconds `waited` in line, summed over attempts; seconds the key
+    was `paused` by what the server said; calls `lost`: given up by the retry.
+    """
+
+    sent: int = 0
+    refused: int = 0
+    waited: float = 0.0
+    paused: float = 0.0
+    lost: int = 0
+
+
+class Tally:
+    """The statistics of every key; from any number of loops and threads.
+
+    >>> tally = Tally()
+    >>> tally.add("github", sent=1, waited=0.5)
+    >>> tally.add("github", refused=1)
+    >>> tally.copy()
+    {'github': KeyStatistics(sent=1, refused=1, waited=0.5, paused=0.0, lost=0)}
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[str, KeyStatistics] = {}
+        self._lock = RLock()
+
+    def add(self, key: str, **more: float) -> None:
+        """Count `more` for `key`."""
+        with self._lock:
+            counts = self._keys.get(key)
+            if counts is None:
+                if len(self._keys) >= _MOST_KEYS:
+                    del self._keys[next(iter(self._keys))]
+                counts = self._keys[key] = KeyStatistics()
+            for name, number in more.items():
+                setattr(counts, name, getattr(counts, name) + number)
+
+    def copy(self) -> dict[str, KeyStatistics]:
+        """The numbers of this moment, by key."""
+        with self._lock:
+            return {key: replace(counts) for key, counts in self._keys.items()}

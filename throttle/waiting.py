@@ -1,0 +1,298 @@
+"""The line and its baton: who waits, in which order, and who wakes them on asyncio, on trio and across threads.
+
+A `Line` is a list of places. The places of one line on one event loop form a `Home`: it owns the one timer and wakes
+its own. On asyncio that timer is the loop's; elsewhere (trio, or a clock of the user's) the waiter that holds the baton
+naps on the clock. Nothing here decides who may pass: a home rings its gate, and the gate says who is granted or
+refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from abc import ABC, abstractmethod
+from bisect import insort
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Protocol
+
+from .clock import REAL, Clock, LoopClock, wait_of
+
+__all__ = ["GRANTED", "Gatelike", "Home", "Line", "LoopHome", "NapHome", "Place", "new_home", "new_ticket", "running"]
+
+GRANTED = "granted"
+
+new_ticket: Callable[[], int] = itertools.count().__next__
+
+
+class Place:
+    """One waiter's place in a line. `outcome` is None while it waits, then `GRANTED` or the error it is refused
+    with."""
+
+    __slots__ = (
+        "cost", "deadline", "due", "holding", "home", "outcome", "patience", "probe", "rank", "sent", "slots", "taken",
+        "wake",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        cost: Any,
+        rank: tuple[int, int],
+        *,
+        deadline: int | None = None,
+        patience: int | None = None,
+        slots: tuple[Any, ...] = (),
+        holding: bool = False,
+    ) -> None:
+        self.cost: Any = cost
+        self.rank: tuple[int, int] = rank  # (-priority, ticket): the smaller goes first
+        self.deadline: int | None = deadline  # the tick after which it must not be granted
+        self.patience: int | None = patience  # ticks: the longest pause it waits out
+        self.slots: tuple[Any, ...] = slots  # concurrency that is granted together with the permit
+        self.holding: bool = holding  # its end will be told: the permit may be held and probe
+        self.outcome: Any = None
+        self.due: int = 0  # the tick it was promised when it was looked at last, as the head of its line
+        self.taken: int = 0  # the tick of the grant
+        self.sent: int = 0  # the tick of its last request
+        self.probe: Any = None  # the way back that it was granted on, if its gate feels one
+        self.home: Any = None
+        self.wake: Any = None  # what its home wakes it with
+
+    def __lt__(self, other: Place) -> bool:
+        return self.rank < other.rank
+
+
+class Line:
+    """Places in order: higher priority first, then first come. Leaving from the middle is lazy and costs nothing."""
+
+    __slots__ = ("_places", "live")
+
+    def __init__(self) -> None:
+        self._places: deque[Place] = deque()
+        self.live: int = 0
+
+    def __len__(self) -> int:
+        return self.live
+
+    def __iter__(self) -> Iterator[Place]:
+        return (place for place in self._places if place.outcome is None)
+
+    def add(self, place: Place) -> bool:
+        """Give `place` its turn; true if it is the last in the line."""
+        places = self._places
+        self.live += 1
+        if self.last(place.rank):
+            places.append(place)
+            return True
+        insort(places, place)
+        return False
+
+    def last(self, rank: tuple[int, int]) -> bool:
+        """Whether a place of that rank would come after everybody."""
+        return not self._places or self._places[-1].rank < rank
+
+    def head(self) -> Place | None:
+        """Who is next."""
+        places = self._places
+        while places:
+            if places[0].outcome is None:
+                return places[0]
+            places.popleft()
+        return None
+
+    def left(self) -> None:
+        """A place of this line got its outcome."""
+        self.live -= 1
+        if len(self._places) > 64 and self.live < len(self._places) // 4:
+            self._places = deque(self)  # keeps memory in step with who still waits
+
+
+def running() -> Any:
+    """The event loop that runs this code: an asyncio loop, a trio token, or None where there is none."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        try:
+            trio.lowlevel.current_task()  # a task, not only a run: trio may be a guest of an asyncio loop
+            return trio.lowlevel.current_trio_token()
+        except RuntimeError:
+            pass
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class Gatelike(Protocol):
+    """What a home needs of its gate."""
+
+    def ring(self, loop: Any) -> None:
+        """Time has passed on `loop`, or something has changed: serve the line."""
+        ...
+
+    def seconds_to(self, due: int) -> float:
+        """Seconds from the time read last until the tick `due`."""
+        ...
+
+
+class Home(ABC):
+    """The waiters of one line on one event loop. Only `soon`, `dead`, `due` and `waiters` may be used from
+    elsewhere."""
+
+    def __init__(self, gate: Gatelike, loop: Any) -> None:
+        self.gate = gate
+        self.loop = loop
+        self.waiters = 0
+        self.due: int | None = None  # the tick it will ring at
+
+    def dead(self) -> bool:
+        """Whether the loop is closed: its waiters count as cancelled."""
+        return isinstance(self.loop, asyncio.AbstractEventLoop) and self.loop.is_closed()
+
+    def soon(self, call: Callable[..., Any], *args: Any) -> None:
+        """Have the loop do `call(*args)`; from any thread."""
+        loop = self.loop
+        post = loop.call_soon_threadsafe if isinstance(loop, asyncio.AbstractEventLoop) else loop.run_sync_soon
+        with suppress(RuntimeError):  # the loop has ended: nobody is left to be told
+            post(call, *args)
+
+    def ring(self) -> None:
+        """Serve the line from this loop."""
+        self.gate.ring(self.loop)
+
+    @abstractmethod
+    def enter(self, place: Place) -> None:
+        """`place` is going to `wait`."""
+        ...
+
+    @abstractmethod
+    def wake(self, place: Place) -> None:
+        """`place` got its outcome."""
+        ...
+
+    @abstractmethod
+    def arm(self, due: int | None) -> None:
+        """Ring at `due`, or before it: a bell too early does no harm."""
+        ...
+
+    @abstractmethod
+    async def wait(self, place: Place) -> None:
+        """Return when `place` has its outcome."""
+        ...
+
+    def gone(self, place: Place) -> None:  # noqa: B027  # only one kind of home has to do something
+        """`place`, which entered, does not wait, or not any more."""
+
+
+class LoopHome(Home):
+    """On asyncio: a future for each waiter and one timer of the loop."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def enter(self, place: Place) -> None:
+        place.wake = self.loop.create_future()
+
+    def wake(self, place: Place) -> None:
+        if not place.wake.done():
+            place.wake.set_result(None)
+
+    def arm(self, due: int | None) -> None:
+        if self._timer is not None:
+            if due is not None and self.due is not None and self.due <= due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        self.due = due
+        if due is not None:
+            self._timer = self.loop.call_later(self.gate.seconds_to(due), self._bell)
+
+    def _bell(self) -> None:
+        self._timer = None
+        self.ring()
+
+    async def wait(self, place: Place) -> None:
+        await place.wake
+
+
+class NapHome(Home):
+    """On trio, and on a clock that only knows `now` and `sleep`: one waiter holds the baton and naps until the bell."""
+
+    def __init__(self, gate: Gatelike, loop: Any, clock: Clock) -> None:
+        super().__init__(gate, loop)
+        self._clock = clock
+        self._waiting: OrderedDict[Place, None] = OrderedDict()
+        self._baton: Place | None = None
+        self._nap: Any = None  # the cancel scope of the one that naps
+
+    def enter(self, place: Place) -> None:
+        import anyio  # only here: importing throttle must stay cheap
+
+        place.wake = anyio.Event()
+        self._waiting[place] = None
+
+    def wake(self, place: Place) -> None:
+        if place is self._baton:
+            self._rouse()
+        else:
+            place.wake.set()
+
+    def arm(self, due: int | None) -> None:
+        if self.due is not None and due is not None and self.due <= due:
+            return
+        self.due = due
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if self._nap is not None:
+            self._nap.cancel()
+
+    async def wait(self, place: Place) -> None:
+        try:
+            while place.outcome is None:
+                self._baton = self._baton or place
+                if self._baton is not place:
+                    await place.wake.wait()
+                    continue
+                self.ring()  # before each nap: the last holder may have left between the bell and its answer
+                if place.outcome is None:
+                    await self._sleep()
+        except GeneratorExit:  # the loop is gone, or this is no place to talk to it
+            self.soon(self.gone, place)
+            raise
+        except BaseException:
+            self.gone(place)
+            raise
+        self.gone(place)
+
+    async def _sleep(self) -> None:
+        import anyio
+
+        self._nap = anyio.CancelScope()
+        with self._nap:
+            try:
+                if self.due is None:
+                    await anyio.sleep_forever()
+                else:
+                    await self._clock.sleep(wait_of(self._clock.now(), self.due))
+            finally:
+                self._nap = None
+                self.due = None  # the bell has rung
+
+    def gone(self, place: Place) -> None:
+        """Hand the baton on: who has it from now on hands it on even if it is cancelled before it wakes."""
+        self._waiting.pop(place, None)
+        if place is self._baton:
+            self._baton = next(iter(self._waiting), None)
+            if self._baton is not None:
+                self._baton.wake.set()
+
+
+def new_home(gate: Gatelike, clock: Clock) -> Home:
+    """The home of `gate`'s waiters on the running event loop; `RuntimeError` where none runs."""
+    loop = running()
+    if loop is None:
+        raise RuntimeError("waiting for a permit needs a running asyncio or trio event loop")
+    if isinstance(loop, asyncio.AbstractEventLoop) and (clock is REAL or isinstance(clock, LoopClock)):
+        return LoopHome(gate, loop)
+    return NapHome(gate, loop, clock)
