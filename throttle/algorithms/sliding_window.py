@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from ..rates import Exact, Rate
@@ -14,29 +14,42 @@ __all__ = ["Log", "SlidingWindowRule"]
 
 @dataclass(slots=True)
 class Log:
-    """What one key has taken: (tick, weight) in order of time, its sum, and what is held by running work."""
+    """What one key has taken: the ticks in order of time, the weights that are not 1, their sum, and what is held by
+    running work."""
 
-    entries: deque[tuple[int, Exact]]
+    ticks: deque[int]
     since: int  # what was dropped from the log still counts before this tick
     used: Exact = 0
     held: Exact = 0
+    weights: dict[int, Exact] = field(default_factory=dict)  # most take one permit: only other weights are kept
+
+    def weight(self, tick: int) -> Exact:
+        """What was taken at `tick`, which is in the log."""
+        return self.weights.get(tick, 1) if self.weights else 1
+
+    def weigh(self, tick: int, weight: Exact) -> None:
+        """`tick`, which is in the log, has that weight from now on."""
+        if weight != 1:
+            self.weights[tick] = weight
+        else:
+            self.weights.pop(tick, None)
 
     def drop(self, horizon: int, window: int) -> None:
         """Forget what is not younger than `horizon`."""
-        entries = self.entries
-        while entries and entries[0][0] <= horizon:
-            tick, weight = entries.popleft()
-            self.used -= weight
+        ticks, weights = self.ticks, self.weights
+        while ticks and ticks[0] <= horizon:
+            tick = ticks.popleft()
+            self.used -= weights.pop(tick, 1) if weights else 1
             self.since = tick + window
 
     def take_out(self, index: int, amount: Exact) -> Exact:
         """Lighten the entry at `index` by up to `amount`; what is left of the amount."""
-        tick, weight = self.entries[index]
+        tick = self.ticks[index]
+        weight = self.weight(tick)
         out = min(amount, weight)
+        self.weigh(tick, weight - out if out < weight else 1)
         if out == weight:
-            del self.entries[index]
-        else:
-            self.entries[index] = tick, weight - out
+            del self.ticks[index]
         self.used -= out
         return amount - out
 
@@ -80,8 +93,8 @@ class SlidingWindowRule:
         return Log(deque(), now - self.window)
 
     def copy(self, state: Log) -> Log:
-        """A log of its own; the entries are values."""
-        return Log(deque(state.entries), state.since, state.used, state.held)
+        """A log of its own."""
+        return Log(state.ticks.copy(), state.since, state.used, state.held, state.weights.copy())
 
     def earliest(self, state: Log, now: int, cost: Exact) -> int:
         """The first tick >= `now` whose window has room for `cost`: when the oldest entries that are in the way end."""
@@ -92,8 +105,8 @@ class SlidingWindowRule:
         if over <= 0:
             return now
         tick = now
-        for tick, weight in state.entries:
-            over -= weight
+        for tick in state.ticks:
+            over -= state.weight(tick)
             if over <= 0:
                 due = tick + self.window
                 return due if due > now else now
@@ -107,17 +120,17 @@ class SlidingWindowRule:
         """`cost` logged at `at`, or with the last entry if that is later."""
         if not cost:
             return state
-        entries = state.entries
-        if entries:
-            if entries[0][0] <= at - self.window:
-                state.drop(at - self.window, self.window)
-            if entries and entries[-1][0] >= at:
-                at, weight = entries.pop()
-                entries.append((at, weight + cost))
-                state.used += cost
-                return state
-        entries.append((at, cost))
+        ticks = state.ticks
+        if ticks and ticks[0] <= at - self.window:
+            state.drop(at - self.window, self.window)
         state.used += cost
+        if ticks and ticks[-1] >= at:
+            at = ticks[-1]
+            state.weigh(at, state.weight(at) + cost)
+        else:
+            ticks.append(at)
+            if cost != 1:
+                state.weights[at] = cost
         return state
 
     def give(self, state: Log, now: int, amount: Exact, taken: int | None) -> Log:
@@ -130,12 +143,12 @@ class SlidingWindowRule:
         if taken is not None:
             if taken <= horizon:
                 return state
-            for back, (tick, _) in enumerate(reversed(state.entries), 1):
+            for back, tick in enumerate(reversed(state.ticks), 1):
                 if tick <= taken:
                     if tick == taken:
                         amount = state.take_out(-back, amount)
                     break
-        while amount > 0 and state.entries:
+        while amount > 0 and state.ticks:
             amount = state.take_out(0, amount)
         return state
 
@@ -159,18 +172,18 @@ class SlidingWindowRule:
             return 0
         free = self.limit - state.held - state.used
         horizon = now - self.window
-        if state.entries and state.entries[-1][0] <= horizon:
+        if state.ticks and state.ticks[-1] <= horizon:
             free += state.used
         else:
-            for tick, weight in state.entries:
+            for tick in state.ticks:
                 if tick > horizon:
                     break
-                free += weight
+                free += state.weight(tick)
         return max(free, 0)
 
     def full_at(self, state: Log, now: int) -> int:
         """The first tick at which the window is empty; while work is running, a window from now."""
-        free = state.entries[-1][0] + self.window if state.entries else state.since
+        free = state.ticks[-1] + self.window if state.ticks else state.since
         return max(free, now + self.window if state.held else now)
 
     def reconfigured(self, rate: Rate, burst: float | None) -> SlidingWindowRule:
