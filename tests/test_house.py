@@ -18,7 +18,7 @@ FLOORS = {
     for floor, names in enumerate(
         [
             # ground: values
-            "errors rates decisions clock guard",
+            "errors rates decisions clock guard loops",
             # pure machines; events carry Hints, so they stand one floor above the other values
             "algorithms backoff retry_after structured ietf resets families vendors bodies hints events listening"
             " budget policy adaptive",

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
 from abc import ABC, abstractmethod
 from bisect import insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, Protocol
 
 from .clock import REAL, Clock, LoopClock, wait_of
+from .loops import post, running
 
 __all__ = ["GRANTED", "Gatelike", "Home", "Line", "LoopHome", "NapHome", "Place", "new_home", "new_ticket", "running"]
 
@@ -109,21 +108,6 @@ class Line:
             self._places = deque(self)  # keeps memory in step with who still waits
 
 
-def running() -> Any:
-    """The event loop that runs this code: an asyncio loop, a trio token, or None where there is none."""
-    trio = sys.modules.get("trio")
-    if trio is not None:
-        try:
-            trio.lowlevel.current_task()  # a task, not only a run: trio may be a guest of an asyncio loop
-            return trio.lowlevel.current_trio_token()
-        except RuntimeError:
-            pass
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 class Gatelike(Protocol):
     """What a home needs of its gate."""
 
@@ -152,10 +136,7 @@ class Home(ABC):
 
     def soon(self, call: Callable[..., Any], *args: Any) -> None:
         """Have the loop do `call(*args)`; from any thread."""
-        loop = self.loop
-        post = loop.call_soon_threadsafe if isinstance(loop, asyncio.AbstractEventLoop) else loop.run_sync_soon
-        with suppress(RuntimeError):  # the loop has ended: nobody is left to be told
-            post(call, *args)
+        post(self.loop, call, *args)
 
     def ring(self) -> None:
         """Serve the line from this loop."""
