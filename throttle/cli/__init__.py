@@ -1,4 +1,4 @@
-"""The `throttle` command, of the extra `cli`: demo, fetch, probe."""
+"""The `throttle` command, of the extra `cli`: demo, fetch, probe, simulate."""
 
 from __future__ import annotations
 

@@ -131,6 +131,50 @@ def probe(url: str, timeout: float, headers: list[tuple[str, str]]) -> int:
     return run_probe(url, timeout=timeout, headers=headers)
 
 
+def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int]:
+    """Whole numbers: `10,50,100`."""
+    try:
+        numbers = [int(part) for part in (value or "").split(",") if value]
+    except ValueError:
+        numbers = [0]
+    if any(number < 1 for number in numbers):
+        raise click.BadParameter(f"whole numbers from 1 on, such as 10,50,100, not {value!r}", ctx, param)
+    return numbers
+
+
+def _picture(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in (".png", ".svg"):
+        raise click.BadParameter(f"a picture is a .png or .svg file, not {str(value)!r}", ctx, param)
+    return value
+
+
+@commands.command()
+@click.option("--runs", type=click.IntRange(1), default=100, show_default=True, help="Runs of each kind.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same numbers.")
+@click.option("--clients", callback=_numbers, metavar="N,N...", help="How many contend.  [default: 10,20,... to 190]")
+@click.option("--jobs", type=click.IntRange(1), help="Processes at once.  [default: one for each processor]")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_picture,
+    help="Also draw the picture into this .png or .svg file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with standard errors, instead of tables.")
+def simulate(plot: Path | None, **options: Any) -> int:
+    """Which backoff? The published study of clients that contend, with this library's own backoffs.
+
+    N clients update one row by optimistic locking: read it, write it, and back off and start again when another was
+    faster. Each message takes |Normal(10, 2)| ms; backoffs have base 5 ms and cap 2000 ms. Shown are the writes and the
+    milliseconds until all N are done, as in Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog,
+    2015).
+    """
+    if plot and find_spec("matplotlib") is None:
+        raise click.ClickException("--plot needs matplotlib: pip install 'throttle-async[cli]'")
+    from .simulate import run_simulate
+
+    return run_simulate(plot=plot, **options)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command line; every error is one line on standard error. The exit status."""
     try:

@@ -22,7 +22,7 @@ from rich.table import Table
 from .. import Rate, Retry, Throttle, ThrottleError
 from ..events import Event, Paused
 from ..rates import exact
-from .picture import draw_png, draw_terminal
+from .picture import check_writable, draw_png, draw_terminal
 
 __all__ = ["run_demo", "serving"]
 
@@ -156,11 +156,3 @@ def run_demo(*, items: int, limit: Rate, rate: Rate, concurrency: int, plot: Pat
 def spelled(rate: Rate) -> str:
     """A rate in words: `20 in 1 s`."""
     return f"{rate.permits:g} in {rate.per:g} s"
-
-
-def check_writable(path: Path) -> None:
-    """Raise `ClickException` where the file cannot be written; what it holds stays."""
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error

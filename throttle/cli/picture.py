@@ -9,9 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.text import Text
 
-__all__ = ["draw_png", "draw_terminal", "sliding"]
+__all__ = ["check_writable", "draw_png", "draw_terminal", "sliding"]
 
 STEPS = 400  # moments along the time axis, besides those of the requests
 ROWS = 10  # text rows up to the limit
@@ -71,3 +72,11 @@ def draw_png(
     axes.legend(loc="upper right", ncols=3, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, format="png")
+
+
+def check_writable(path: Path) -> None:
+    """Raise `ClickException` where the file cannot be written; what it holds stays."""
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
