@@ -32,9 +32,9 @@ def lines(limiter: TokenBucket | SlidingWindow | AllOf) -> int:
     [(1073741821.6958188, 1073741824695818807, 3), (134217725.999999, 134217728999998997, 4), (0.5, 2_500_000_000, 2)],
 )
 def test_whole_seconds_are_the_least_that_the_float_sum_reaches(now: float, due: int, whole: int) -> None:
-    from throttle.core import _whole
+    from throttle.decisions import whole_wait
 
-    found = _whole(now, ticks_of(now), due)
+    found = whole_wait(now, ticks_of(now), due)
     assert found in (whole - 1, whole)
     assert ticks_of(now + found) >= due > ticks_of(now + found - 1)
 

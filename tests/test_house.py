@@ -18,14 +18,14 @@ FLOORS = {
     for floor, names in enumerate(
         [
             # ground: values
-            "errors rates decisions clock guard loops",
+            "errors rates clock decisions guard loops",
             # pure machines; events carry Hints, so they stand one floor above the other values
             "algorithms backoff retry_after structured ietf resets families vendors bodies hints events listening"
             " budget policy adaptive",
             # where counts live
             "counters",
             # where time passes
-            "calls waiting guests forecast gate core rulecore permits limiter combined",
+            "calls waiting guests forecast gate core rulecore permits lanes limiter combined",
             # trying again
             "driving retrying",
             # roof
@@ -43,7 +43,7 @@ HOMES = {  # foreign module -> our modules that may touch it
     "sqlite3": "counters.sqlite",
     "anyio": "clock waiting driving exchange mapping testing cli",
     "trio": "waiting testing",
-    "time": "clock retry_after hints driving testing cli",
+    "time": "clock lanes retry_after hints driving testing cli",
     "random": "backoff policy core cli",
     "click": "cli",
     "rich": "cli",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
-from .rates import TICKS
+from .rates import ticks_of, wait_of
 
-__all__ = ["REAL", "Clock", "LoopClock", "RealClock", "current_clock", "ticks_of", "virtual_loop", "wait_of"]
+__all__ = [
+    "REAL", "Clock", "LoopClock", "RealClock", "current_clock", "loop_clocks", "ticks_of", "virtual_loop", "wait_of",
+]  # fmt: skip
 
 
 @runtime_checkable
@@ -62,18 +63,16 @@ class LoopClock:
 
 REAL = RealClock()
 
-_END = 1e15  # seconds: no instant is later, so that sums stay exact enough whatever a server asks for
-
 # Loops that do not run in real time: almost always empty, and then the default clock costs one look at it.
-_loop_clocks: dict[asyncio.AbstractEventLoop, LoopClock] = {}
+loop_clocks: dict[asyncio.AbstractEventLoop, LoopClock] = {}
 
 
 def current_clock() -> Clock:
     """The default clock: real, or that of the running loop if `run_virtual` drives it."""
-    if not _loop_clocks:
+    if not loop_clocks:
         return REAL
     try:
-        return _loop_clocks.get(asyncio.get_running_loop(), REAL)
+        return loop_clocks.get(asyncio.get_running_loop(), REAL)
     except RuntimeError:
         return REAL
 
@@ -81,21 +80,8 @@ def current_clock() -> Clock:
 @contextmanager
 def virtual_loop(loop: asyncio.AbstractEventLoop) -> Generator[None]:
     """While it lasts, the default clock on `loop` is the loop's own time."""
-    _loop_clocks[loop] = LoopClock(loop)
+    loop_clocks[loop] = LoopClock(loop)
     try:
         yield
     finally:
-        del _loop_clocks[loop]
-
-
-def ticks_of(now: float) -> int:
-    """The whole nanosecond nearest to `now` seconds; monotone, and exact for times spelled in decimals."""
-    return round(min(now, _END) * TICKS)
-
-
-def wait_of(now: float, due: int) -> float:
-    """The least float w (nearly) such that `ticks_of(now + w) >= due`: refused before it, granted at it."""
-    wait = max(0.0, min(due, 10**300) / TICKS - now)
-    while ticks_of(now + wait) < due and now + wait < _END:
-        wait += math.ulp(now + wait)
-    return wait
+        del loop_clocks[loop]

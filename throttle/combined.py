@@ -70,7 +70,7 @@ class CombinedCore(Core):
         super().__init__(members[0].core.guard, clock)
         self.members = members
         for member in members:
-            member.core.watchers.add(self)
+            member.core.watch(self)
 
     def _each(self, key: str, cost: tuple[Any, ...]) -> list[tuple[Core, str, Any]]:
         """Core, key and cost of each member that is asked for something."""

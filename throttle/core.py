@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from .calls import current_call
 from .clock import Clock, current_clock, ticks_of, wait_of
-from .decisions import Decision
+from .decisions import Decision, whole_wait
 from .errors import ThrottleError
 from .gate import Gate, Slots
 from .guard import Guard
@@ -44,16 +44,25 @@ class Core(ABC):
         self.clock: Clock = clock or current_clock()
         self.time: float = 0.0  # what the clock said when it was read last
         self.watchers: WeakSet[Core] = WeakSet()  # combined limiters that this one is a member of
+        self.joined: bool = False  # whether there ever was one
         self.random: Callable[[], float] = random.random
 
     def __enter__(self) -> int:
         clock = self.given or current_clock()
         time = clock.now()  # before the lock: a clock may be anybody's code
         self.guard.acquire()
+        self.shut()
         return self.tell(clock, time)
 
     def __exit__(self, *exc: object) -> None:
+        self.open()
         self.guard.release()
+
+    def shut(self) -> None:  # noqa: B027
+        """The lock is held: nobody may pass without it."""
+
+    def open(self) -> None:  # noqa: B027
+        """The lock will be free: let those pass without it (see `lanes`) who need not know more than the counts."""
 
     def tell(self, clock: Clock, time: float) -> int:
         """The time is `time`, in ticks; under another clock than last time everything starts as new."""
@@ -69,6 +78,12 @@ class Core(ABC):
         self.clock = clock
         self.paused_until = 0
         self.gates.clear()
+
+    def watch(self, watcher: Core) -> None:
+        """`watcher` is a combined limiter with this one as a member: it takes here under the lock alone."""
+        with self:
+            self.joined = True
+            self.watchers.add(watcher)
 
     @property
     @abstractmethod
@@ -366,7 +381,7 @@ class Core(ABC):
             retry_after=0.0 if allowed else wait_of(time, due),
             exact=allowed or (exact_due and exact_rule),
             reset_after=seconds(full_at - now),
-            retry_after_whole=0 if allowed else _whole(time, now, due),
+            retry_after_whole=0 if allowed else whole_wait(time, now, due),
         )
 
     def pause(self, duration: float, key: str | None) -> None:
@@ -457,13 +472,3 @@ class Core(ABC):
             if key is None or gate.key == key:
                 gate.renew()
         self.stirred(key, now, loop)
-
-
-def _whole(time: float, now: int, due: int) -> int:
-    """The least whole number of seconds after which `due` has come, for the float sum that a caller would make."""
-    whole = max(0, -((now - due) // TICKS))
-    if whole and ticks_of(time + whole - 1) >= due:  # the sum of floats may be a tick off, either way
-        return whole - 1
-    if ticks_of(time + whole) < due:
-        return whole + 1
-    return whole

@@ -2,32 +2,137 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, Protocol
 
-__all__ = ["Decision"]
+from .rates import TICKS, Exact, seconds, ticks_of, wait_of
+
+__all__ = ["Counts", "Decision", "decided", "whole_wait"]
 
 
-@dataclass(frozen=True, slots=True)
+class Counts(Protocol):
+    """What a decision asks of a rule; the state must be a value."""
+
+    def remaining(self, state: Any, now: int) -> Exact:
+        """Permits left at `now`."""
+        ...
+
+    def full_at(self, state: Any, now: int) -> int:
+        """The tick from which the state is as new."""
+        ...
+
+
 class Decision:
-    """What a limiter answers to one ask; true when allowed. All times in seconds from the asking.
-
-    - `remaining`: permits left; before the cost for `peek`, after it for the verbs that take.
-    - `retry_after`: 0.0 when allowed; refused one microsecond before it, granted at the float `now + retry_after`
-      if nothing else happens, unless `exact` is false: then it is only a bound.
-    - `reset_after`: until the limiter is as new.
-    - `retry_after_whole`: the conservative whole number for a header: the least integer n such that a retry n seconds
-      later is granted.
+    """What a limiter answers to one ask; true when allowed. All times in seconds from the asking. Frozen.
 
     >>> bool(Decision(allowed=False, remaining=0.0, retry_after=0.25, exact=True, reset_after=1.0, retry_after_whole=1))
     False
     """
 
-    allowed: bool
-    remaining: float
-    retry_after: float
-    exact: bool
-    reset_after: float
-    retry_after_whole: int
+    __slots__ = ("_allowed", "_exact", "_facts", "_numbers")
+    __match_args__ = ("allowed", "remaining", "retry_after", "exact", "reset_after", "retry_after_whole")
+
+    # Either the numbers, or the facts that each is worked out from when it is asked for: most want only the answer.
+    _numbers: tuple[float, float, float, int] | None
+    _facts: tuple[float, int, int, Counts, Any]
+
+    def __init__(
+        self,
+        allowed: bool,
+        remaining: float,
+        retry_after: float,
+        exact: bool,
+        reset_after: float,
+        retry_after_whole: int,
+    ) -> None:
+        self._allowed = allowed
+        self._exact = exact
+        self._numbers = (remaining, retry_after, reset_after, retry_after_whole)
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may pass."""
+        return self._allowed
+
+    @property
+    def remaining(self) -> float:
+        """Permits left; before the cost for `peek`, after it for the verbs that take."""
+        if self._numbers:
+            return self._numbers[0]
+        _, now, _, rule, state = self._facts
+        return float(rule.remaining(state, now))
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until it may pass: 0.0 when allowed; else refused one microsecond before, granted at the float
+        `now + retry_after` if nothing else happens, unless `exact` is false."""
+        if self._numbers:
+            return self._numbers[1]
+        if self._allowed:
+            return 0.0
+        time, now, due, _, _ = self._facts
+        wait = (due - now) / TICKS
+        return wait if round((time + wait) * TICKS) >= due else wait_of(time, due)  # the sum of floats may fall short
+
+    @property
+    def exact(self) -> bool:
+        """Whether `retry_after` is the instant itself and not only a bound."""
+        return self._exact
+
+    @property
+    def reset_after(self) -> float:
+        """Seconds until the limiter is as new."""
+        if self._numbers:
+            return self._numbers[2]
+        _, now, _, rule, state = self._facts
+        return seconds(rule.full_at(state, now) - now)
+
+    @property
+    def retry_after_whole(self) -> int:
+        """The conservative whole number for a header: the least integer n such that a retry n seconds later is
+        granted."""
+        if self._numbers:
+            return self._numbers[3]
+        time, now, due, _, _ = self._facts
+        return 0 if self._allowed else whole_wait(time, now, due)
 
     def __bool__(self) -> bool:
-        return self.allowed
+        return self._allowed
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__match_args__)
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if isinstance(other, Decision) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        pairs = zip(self.__match_args__, self._values(), strict=True)
+        return f"Decision({', '.join(f'{name}={value!r}' for name, value in pairs)})"
+
+    def __reduce__(self) -> tuple[type[Decision], tuple[Any, ...]]:
+        return Decision, self._values()
+
+
+_new = object.__new__
+
+
+def decided(allowed: bool, time: float, now: int, due: int, rule: Counts, state: Any) -> Decision:
+    """An exact decision at `now` (which the clock calls `time`): granted at `due`, by a rule whose state is a value."""
+    decision = _new(Decision)
+    decision._allowed = allowed
+    decision._exact = True
+    decision._numbers = None
+    decision._facts = (time, now, due, rule, state)
+    return decision
+
+
+def whole_wait(time: float, now: int, due: int) -> int:
+    """The least whole number of seconds after which `due` has come, for the float sum that a caller would make."""
+    whole = max(0, -((now - due) // TICKS))
+    if whole and ticks_of(time + whole - 1) >= due:  # the sum of floats may be a tick off, either way
+        return whole - 1
+    if ticks_of(time + whole) < due:
+        return whole + 1
+    return whole

@@ -12,6 +12,7 @@ from .clock import Clock
 from .core import Core
 from .counters.memory import PROCESS, MemoryCounter, Table
 from .decisions import Decision
+from .lanes import BucketLane, WindowLane
 from .permits import Booking, check_options
 from .rates import Rate
 from .rulecore import RuleCore
@@ -271,6 +272,7 @@ class RuleLimiter(BaseLimiter):
             table.core = RuleCore(table, counter.guard, clock)
         elif table.core.given is not clock:
             raise ValueError(f"name {name!r} counts on another clock already")
+        self._table = table
         self._core = table.core  # pyright: ignore[reportIncompatibleVariableOverride]
         self._held = bool(rule.holds)
 
@@ -292,7 +294,7 @@ class RuleLimiter(BaseLimiter):
         self._core.reconfigure(Rate.of(rate), burst)
 
 
-class TokenBucket(RuleLimiter):
+class TokenBucket(BucketLane, RuleLimiter):
     """At most `burst` at once and `rate` in the long run: in any time t up to burst + rate x t permits.
 
     `burst` (permits, >= 1) defaults to the permits of the rate, at least 1. So `TokenBucket("100/min")` lets 100 pass
@@ -323,7 +325,7 @@ class TokenBucket(RuleLimiter):
         super().__init__(TokenBucketRule.of(Rate.of(rate), burst), counter, name, clock)
 
 
-class SlidingWindow(RuleLimiter):
+class SlidingWindow(WindowLane, RuleLimiter):
     """Never more than the rate's permits in ANY window of its length: the exact log, one entry per grant and key.
 
     With `hold=True` a permit is held while the work runs and its window starts when the work ENDS, so that however the

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-__all__ = ["Exact", "Rate", "check_number", "exact", "seconds"]
+__all__ = ["Exact", "Rate", "check_number", "exact", "seconds", "ticks_of", "wait_of"]
 
 Exact = int | Fraction
 """A number of permits without rounding: an int where it is whole, else a Fraction."""
@@ -63,6 +63,21 @@ def check_number(what: str, value: object, *, least: float = 0.0, above: bool = 
 def seconds(ticks: Exact) -> float:
     """Ticks as seconds; saturates instead of overflowing."""
     return float(min(ticks, 10**300) / TICKS)
+
+
+_END = 1e15  # seconds: no instant is later, so that sums stay exact enough whatever a server asks for
+
+def ticks_of(now: float) -> int:
+    """The whole nanosecond nearest to `now` seconds; monotone, and exact for times spelled in decimals."""
+    return round(min(now, _END) * TICKS)
+
+
+def wait_of(now: float, due: int) -> float:
+    """The least float w (nearly) such that `ticks_of(now + w) >= due`: refused before it, granted at it."""
+    wait = max(0.0, min(due, 10**300) / TICKS - now)
+    while ticks_of(now + wait) < due and now + wait < _END:
+        wait += math.ulp(now + wait)
+    return wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from fractions import Fraction
 from typing import Any
 
 from .algorithms.base import Algorithm
-from .clock import Clock, ticks_of
+from .clock import REAL, Clock, ticks_of
 from .core import Core
 from .counters.memory import Table
 from .errors import CostExceedsBurst
@@ -14,6 +16,9 @@ from .rates import Exact, Rate, check_number, exact
 from .waiting import Place, running
 
 __all__ = ["Look", "RuleCore"]
+
+# Whether threads take turns between two steps of the interpreter; `lanes` builds on that.
+_ONE_AT_A_TIME: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class Look:
@@ -55,6 +60,22 @@ class RuleCore(Core):
         super().restart(clock)
         self.table.reset(None)
         self._anchor()
+
+    def shut(self) -> None:
+        self.table.open = False
+
+    def open(self) -> None:
+        self.table.open = (
+            _ONE_AT_A_TIME
+            and self.table.plain.__class__ is not Fraction
+            and self.table.plain is not None
+            and not self.gates
+            and self.clock is REAL
+            and self.given is None
+            and not self.joined
+            and not self.table.rule.holds
+            and ticks_of(self.time) >= self.paused_until
+        )
 
     @property
     def holds(self) -> bool:

@@ -43,6 +43,8 @@ class TokenBucketRule:
     burst: Exact
     period: int
     most: Exact = field(init=False, repr=False, compare=False)
+    slack: int = field(init=False, repr=False, compare=False)
+    """How far the state may be ahead of the time for a cost of one, in units."""
     _depth: int = field(init=False, repr=False, compare=False)
 
     kind: ClassVar[str] = "token_bucket"
@@ -51,6 +53,7 @@ class TokenBucketRule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "most", self.burst)
         object.__setattr__(self, "_depth", _int(self.burst * self.ticks))
+        object.__setattr__(self, "slack", self._depth - self.ticks)
 
     @classmethod
     def of(cls, rate: Rate, burst: float | None = None) -> TokenBucketRule:

@@ -18,48 +18,54 @@ class Table:
     """The counts of one limiter, by key; a key whose count is as new is not kept.
 
     Two generations: a used key moves to the young one, and each use looks at two of the old one, which are dropped or
-    moved. So idle keys go while others are used, without a sweep over all of them. Not locked: its counter's lock is.
+    moved. So idle keys go while others are used, without a sweep over all of them. The key "" has a place of its own.
+    Not locked: its counter's lock is.
     """
 
-    __slots__ = ("_old", "_turn_at", "_young", "core", "rule", "spec")
+    __slots__ = ("core", "old", "open", "plain", "rule", "spec", "turn_at", "young")
 
     def __init__(self, spec: Algorithm) -> None:
         self.spec: Algorithm = spec  # the rule as it was asked for
         self.rule: Algorithm = spec  # the same on the clock in use
         self.core: Any = None  # who serves the lines before these counts, on a floor above
-        self._young: dict[str, Any] = {}
-        self._old: dict[str, Any] = {}
-        self._turn_at = 0
+        self.open: bool = False  # whether the counts may be used without the lock: see `lanes`
+        self.plain: Any = None  # the state of the key ""
+        self.young: dict[str, Any] = {}
+        self.old: dict[str, Any] = {}
+        self.turn_at: int = 0
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self.old) + (self.plain is not None)
 
     def get(self, key: str, now: int) -> Any:
         """The state of `key`."""
-        state = self._young.get(key)
+        state = self.young.get(key) if key else self.plain
         if state is None:
-            state = self._old.get(key)
+            state = self.old.get(key)
             if state is None:
                 return self.rule.initial(now)
         return state
 
     def put(self, key: str, state: Any, now: int) -> None:
         """Keep `state` from now on."""
-        self._young[key] = state
-        old = self._old
+        if not key:
+            self.plain = state
+            return
+        self.young[key] = state
+        old = self.old
         if old:
             old.pop(key, None)
             self._tidy(now)
-        elif now >= self._turn_at:
-            self._old, self._young = self._young, {key: self._young.pop(key)}
-            self._turn_at = now + self.rule.period
+        elif now >= self.turn_at:
+            self.old, self.young = self.young, {key: self.young.pop(key)}
+            self.turn_at = now + self.rule.period
 
     def _tidy(self, now: int) -> None:
-        old = self._old
+        old = self.old
         for _ in range(min(2, len(old))):
             key, state = old.popitem()
             if self.rule.full_at(state, now) > now:
-                self._young[key] = state
+                self.young[key] = state
 
     def give(self, key: str, now: int, amount: Exact, taken: int | None) -> None:
         """Give back `amount` of what was taken at `taken` (None: not known); a negative amount is charged at `now`."""
@@ -70,19 +76,23 @@ class Table:
     def reconfigure(self, rule: Algorithm, now: int) -> None:
         """Another rule from now on; what was used stays used."""
         old, self.rule = self.rule, rule
-        for states in (self._young, self._old):
+        if self.plain is not None:
+            self.plain = rule.carry(self.plain, now, old)
+        for states in (self.young, self.old):
             for key, state in states.items():
                 states[key] = rule.carry(state, now, old)
 
     def reset(self, key: str | None) -> None:
         """`key` as new, or every key."""
-        for states in (self._young, self._old):
+        if not key:
+            self.plain = None
+        for states in (self.young, self.old):
             if key is None:
                 states.clear()
             else:
                 states.pop(key, None)
         if key is None:
-            self._turn_at = 0  # perhaps there is another clock now
+            self.turn_at = 0  # perhaps there is another clock now
 
 
 class MemoryCounter:
@@ -125,6 +135,8 @@ class MemoryCounter:
         now = ticks_of(time)
         with self.guard:
             tables = [self._tables.setdefault(ask.name, Table(ask.rule)) for ask in asks]
+            for table in tables:
+                table.open = False  # until its limiter has had a look
             for table, ask in zip(tables, asks, strict=True):
                 if ask.give:
                     table.give(ask.key, now, ask.give, None)

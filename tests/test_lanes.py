@@ -1,0 +1,216 @@
+"""The lanes past the line decide as the general way does, are one step to other threads, and close when they must."""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from throttle import AllOf, Decision, SlidingWindow, TokenBucket, WaitTooLong, clock, lanes
+from throttle.rates import TICKS
+
+MAKE: dict[str, Callable[[], Any]] = {
+    "token bucket": lambda: TokenBucket("2/s", burst=3),
+    "token bucket of thirds": lambda: TokenBucket("3/s", burst=2),
+    "sliding window": lambda: SlidingWindow("3/s"),
+}
+
+
+class Time:
+    """The machine's clock, moved by hand, for the lanes and for the general way."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = 1000 * TICKS
+        patch.setattr(lanes, "monotonic_ns", lambda: self.now)
+        patch.setattr(clock.RealClock, "now", lambda _: self.now / TICKS)
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    return Time(monkeypatch)
+
+
+def run(call: Any) -> Any:
+    """A coroutine that need not wait, to its end."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
+
+
+def shut(limiter: Any) -> Any:
+    """The same limiter without its lane."""
+    limiter._core.joined = True
+    return limiter
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1, 10**6, TICKS // 3, TICKS // 2, TICKS, 5 * TICKS]),
+        st.sampled_from(["acquire", "try", "refund", "peek", "two", "half", "key"]),
+    ),
+    max_size=40,
+)
+
+
+@pytest.mark.parametrize("kind", list(MAKE))
+@given(story=steps)
+def test_the_lane_decides_as_the_general_way(kind: str, story: list[tuple[int, str]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        time, both = Time(patch), (MAKE[kind](), shut(MAKE[kind]()))
+        for gap, step in story:
+            time.now += gap
+            one, other = (played(limiter, step) for limiter in both)
+            assert one == other
+
+
+def played(limiter: Any, step: str) -> Any:
+    if step == "try":
+        return limiter.try_acquire_nowait()
+    if step == "peek":
+        return [run(limiter.peek()), run(limiter.peek(key="k"))]
+    try:
+        if step == "refund":
+            return run(limiter.refund())
+        if step == "half" and isinstance(limiter, TokenBucket):
+            return run(limiter.acquire(0.5, max_wait=0))
+        if step == "two":
+            return run(limiter.acquire(2, max_wait=0))
+        key = "k" if step == "key" else ""
+        if not run(limiter.peek(key=key)):
+            return "full"
+        return run(limiter.acquire(key=key))
+    except WaitTooLong as error:
+        return error.retry_after
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=list(MAKE))
+def test_the_lane_is_open_where_it_should_be(make: Callable[[], Any], time: Time) -> None:
+    limiter = make()
+    assert not limiter._table.open
+    run(limiter.acquire())
+    assert limiter._table.open == lanes_work()
+    limiter.pause(1)
+    assert not limiter._table.open
+    assert not limiter.try_acquire_nowait()
+    time.now += TICKS
+    assert limiter.try_acquire_nowait()
+    assert limiter._table.open == lanes_work()
+    AllOf(limiter)
+    run(limiter.acquire())
+    assert not limiter._table.open
+
+
+def test_what_holds_and_what_has_a_clock_of_its_own_has_no_lane(time: Time) -> None:
+    for limiter in (SlidingWindow("2/s", hold=True), TokenBucket("2/s", clock=clock.RealClock())):
+        run(limiter.acquire())
+        assert not limiter._table.open
+
+
+def test_fractions_close_the_lane(time: Time) -> None:
+    limiter = TokenBucket("2/s", burst=2)
+    run(limiter.acquire())
+    run(limiter.acquire(0.3333333333333))
+    assert not limiter._table.open
+    run(limiter.acquire(0.3333333333333, key="k"))
+    run(limiter.acquire(key="k"))
+    assert run(limiter.peek(key="k")).remaining == pytest.approx(0.6666666666667)
+
+
+def lanes_work() -> bool:
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=list(MAKE))
+@pytest.mark.parametrize("wrong", [{"cost": True}, {"cost": "1"}, {"key": None}, {"max_wait": -1}, {"priority": None}])
+def test_wrong_arguments_do_not_slip_through(make: Callable[[], Any], wrong: dict[str, Any]) -> None:
+    limiter = make()
+    run(limiter.acquire())
+    with pytest.raises((TypeError, ValueError)):
+        run(limiter.acquire(**wrong))
+
+
+def test_a_decision_of_the_lane_knows_when(time: Time) -> None:
+    limiter = TokenBucket("2/s", burst=2)
+    run(limiter.acquire())
+    granted = limiter.try_acquire_nowait()
+    assert granted == Decision(True, 0.0, 0.0, True, 1.0, 0)
+    refused = limiter.try_acquire_nowait()
+    assert refused == Decision(False, 0.0, 0.5, True, 1.0, 1)
+    time.now += TICKS // 2 - 1000
+    assert not limiter.try_acquire_nowait()
+    time.now += 1000
+    assert limiter.try_acquire_nowait()
+
+
+# ── one step ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+LANES = [lanes.BucketLane.acquire, lanes.BucketLane.try_acquire_nowait, lanes.WindowLane.acquire]
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_no_turn_of_threads_between_the_clock_and_the_store(lane: Any) -> None:
+    """Threads take turns at calls and jumps back: after each reading of the clock, up to the end of the lane, is no
+    other than the storing one."""
+    code = list(dis.get_instructions(lane))
+    clocks = [index for index, step in enumerate(code) if step.argval == "monotonic_ns"]
+    assert clocks
+    for start in clocks:
+        calls = 0
+        for step in code[start + 1 :]:
+            assert "JUMP_BACKWARD" not in step.opname
+            if step.argval in {"super", "decided", "monotonic_ns"} or step.opname.startswith("RETURN"):
+                break
+            calls += step.opname.startswith("CALL")
+            if calls == 1 and step.opname == "LOAD_ATTR" and step.argval == "append":
+                break  # the call that stores is the last step
+            if calls == 1 and step.opname == "LOAD_METHOD":
+                assert step.argval == "append"
+                break
+            assert calls <= 1, f"{step.opname} at line {step.positions}"  # the clock's own
+
+
+@pytest.mark.parametrize("kind", ["token bucket", "sliding window"])
+def test_threads_never_take_the_same_permit(kind: str) -> None:
+    limiter = TokenBucket("1/s", burst=3000) if kind == "token bucket" else SlidingWindow("3000/h")
+    taken: list[int] = []
+
+    def work() -> None:
+        async def take() -> None:
+            count = 0
+            while limiter.try_acquire_nowait() if count % 3 == 0 else await passes():
+                count += 1
+            taken.append(count)
+
+        async def passes() -> bool:
+            try:
+                await limiter.acquire(max_wait=None if room() else 0)
+            except WaitTooLong:
+                return False
+            return True
+
+        def room() -> bool:
+            return limiter._table.open and bool(limiter._core.facts("", limiter._core.tick())[0] > 20)
+
+        asyncio.run(take())
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert 3000 <= sum(taken) <= 3000 + (60 if kind == "token bucket" else 0)
