@@ -1,4 +1,4 @@
-"""`throttle simulate`: the study gives what the published simulator gives, whatever computes it; its screens and files."""
+"""`throttle simulate`: the study gives what the published simulator gives; its screens and files."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["simulate", "--runs", "1", "--clients", "2", "--json", "--plot", str(plot)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["runs"], told["seed"], len(told["points"])) == (1, 1, 5)
-    assert Point(**{**told["points"][0], "calls_error": math.inf, "time_error": math.inf}) == measure("none", 2, 1, seed=1)
+    assert Point(**{**told["points"][0], "calls_error": math.inf, "time_error": math.inf}) == measure(
+        "none", 2, 1, seed=1
+    )
     assert b"<svg" in plot.read_bytes()
 
 
