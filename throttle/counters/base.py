@@ -9,7 +9,7 @@ from typing import Protocol
 from ..algorithms.base import Algorithm
 from ..rates import Exact
 
-__all__ = ["Ask", "Booking", "Counter"]
+__all__ = ["Ask", "Booking", "Counter", "Entry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,24 @@ class Booking:
     wait: int
     remaining: Exact
     reset_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a store keeps of one key, as people want to see it.
+
+    - `kind` and `limit`: the rule by which it was booked last, such as `token_bucket` and `10/s, burst 20`.
+    - `remaining`: permits that would be granted now.
+    - `reset_after` and `paused_for`: seconds until it is as new, and until its pause ends.
+    """
+
+    name: str
+    key: str
+    kind: str
+    limit: str
+    remaining: float
+    reset_after: float
+    paused_for: float = 0.0
 
 
 class Counter(Protocol):
