@@ -1,0 +1,134 @@
+"""`Ledger`: what one quota of a server still allows, kept from what its answers tell; a pure machine.
+
+Instants are ticks. Requests are counted by their place in the order in which they were sent: `index` is the cost of
+everything sent up to and including one. In order, an answer with `remaining` r to the request i allows sending up to
+r + i; of several answers in one window the lowest counts, so that answers out of order, and other processes, are heard.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from .rates import TICKS
+
+if TYPE_CHECKING:
+    from .hints import Quota
+
+__all__ = ["Flight", "Ledger"]
+
+_LONGEST_LOG = 10_000  # permits of a moving window that are remembered one by one
+_MARGIN = 200  # a slot of a moving window is taken to come back later by one in so many
+
+
+class Flight(NamedTuple):
+    """A request as it was sent: when, the index it made, and its cost."""
+
+    sent: int
+    index: float
+    cost: float
+
+
+class Ledger:
+    """One quota. `limit` and `window` (ticks) as far as they are known."""
+
+    __slots__ = ("_declared", "_foreign", "_least", "_log", "_used", "credit", "limit", "moving", "reset_at", "window")
+
+    def __init__(self) -> None:
+        self.limit: float | None = None
+        self.window: int | None = None
+        self.credit: float | None = None  # the index up to which may be sent; None: nobody knows, one may ask
+        self.reset_at: int = 0
+        self.moving: bool = False  # permits come back one by one
+        self._declared = False  # the window was told, not seen
+        self._least = 0.0  # the least that was left in this window
+        self._log: deque[tuple[int, float]] = deque()  # (answered, cost) of what passed within the window
+        self._used = 0.0  # the cost of those
+        self._foreign = 0.0  # what others have used of a moving window, as told last
+
+    # ── what may be sent ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def earliest(self, now: int, index: float, flying: float, cost: float) -> int:
+        """The tick from which `cost` may be sent after `index`, with `flying` under way."""
+        if self.moving:
+            return self._slot(now, flying, cost)
+        if self.credit is None or index + cost <= self.credit:
+            return now
+        return max(now, self.reset_at)
+
+    def _slot(self, now: int, flying: float, cost: float) -> int:
+        """When enough of a moving window has come back."""
+        assert self.limit is not None and self.window is not None
+        over = self._used + flying + self._foreign + cost - self.limit
+        late = self.window + self.window // _MARGIN
+        for answered, amount in self._log:
+            if over <= 0 and answered + late > now:
+                break
+            over -= amount
+            if over <= 0:
+                return max(now, answered + late)
+        return now if over <= 0 or not self._log else max(now, self._log[-1][0] + late)
+
+    def sent(self, index: float) -> bool:
+        """`index` was sent; whether it asks for news of a new window, so that nobody should follow before its answer."""
+        if self.moving or self.credit is None or index <= self.credit:
+            return False
+        self.credit = None
+        return True
+
+    # ── what answers tell ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def passed(self, now: int, cost: float) -> None:
+        """`cost` was granted, by an answer of this moment."""
+        if self.window is None or self.limit is None or self.limit > _LONGEST_LOG:
+            return
+        self._log.append((now, cost))
+        self._used += cost
+        while self._log[0][0] + self.window + self.window // _MARGIN <= now:
+            self._used -= self._log.popleft()[1]
+
+    def heard(self, quota: Quota, flight: Flight, now: int, total: float, flying: float) -> None:
+        """The answer of `now` to a request; `total`: the index sent last; `flying`: cost under way, its own included."""
+        sent, index, cost = flight
+        self.limit = quota.limit or self.limit
+        if quota.window:
+            self._declared = True
+            self.window = round(quota.window * TICKS)
+        left = quota.remaining
+        told = self.reset_at if quota.reset_after is None else now + round(quota.reset_after * TICKS)
+        if left is None or (quota.reset_after is None and self.window is None):
+            return  # without a time nothing can be held
+        if quota.reset_after is None and self.credit is None:
+            told = now + (self.window or 0)
+        first = self.reset_at == 0
+        if self.moving:
+            self._foreign = max(0.0, (self.limit or 0.0) - left - self._used - flying)
+        elif self.credit is None or (sent >= self.reset_at and told > self.reset_at):
+            self._opens(left, sent, index, now, told, first)
+        else:
+            self._least = min(self._least, left)
+            if flying <= cost:  # all is answered: what was told out of order is put right
+                self.credit = self._least + total
+            else:
+                self.credit = min(self.credit, left + index)
+            if told > now:
+                self.reset_at = min(self.reset_at, told)
+
+    def _opens(self, left: float, sent: int, index: float, now: int, told: int, first: bool) -> None:
+        """The first answer of a window: it may have been opened by this very request, or be no fixed window at all."""
+        self.credit, self.reset_at, self._least = left + index, told, left
+        if self.limit is None:
+            return
+        if left >= self.limit - 1:
+            if self._declared and self.window is not None:
+                self.reset_at = min(told, now + self.window)  # told resets are rounded, often up
+            elif told > now:  # windows that another request has opened, or the clock, are longer than they look
+                self.window = max(self.window or 0, told - now)
+        elif (
+            not first
+            and self.window is not None
+            and left < self.limit / 2
+            and told - now < self.window * 3 // 4
+            and self._log
+        ):
+            self.moving = True

@@ -1,0 +1,90 @@
+"""`Width`: how many requests may be under way at once; slow start, and no more where more only take longer.
+
+A pure machine. It counts answers in epochs and compares them: if clearly more were under way than in the epoch before
+and hardly more came back a second, the server (or this process) is busy, and what is sent beyond that only waits there.
+"""
+
+from __future__ import annotations
+
+from .rates import TICKS
+
+__all__ = ["Width"]
+
+_EPOCH = 16  # answers, and at least twice the width
+_WIDER = 1.3  # times as many under way ...
+_BETTER = 1.1  # ... must bring so many times as many answers a second
+_REST = 8  # epochs until a cap is tried again
+_DOUBLING = 8.0  # up to here one more with each answer, which doubles with each round trip; from here on more gently
+_QUICK = TICKS // 50  # where a round trip takes less, gentleness costs nothing
+
+
+class Width:
+    """How many may be under way."""
+
+    __slots__ = ("_answers", "_began", "_before", "_flown", "_rest", "capped", "cost", "flying", "limit")
+
+    def __init__(self) -> None:
+        self.limit: float = 1.0
+        self.flying: int = 0
+        self.cost: float = 0.0
+        self.capped: bool = False
+        self._answers = 0
+        self._flown = 0
+        self._began = -1
+        self._before: tuple[float, float] | None = None  # of the last epoch: how many under way, answers per tick
+        self._rest = 0
+
+    def full(self) -> bool:
+        """Whether no more may be under way."""
+        return self.flying >= int(self.limit)
+
+    def narrow(self) -> None:
+        """One at a time."""
+        self.limit = 1.0
+        self._start(-1)
+
+    def sent(self, cost: float) -> None:
+        """One more is under way."""
+        self.flying += 1
+        self.cost += cost
+
+    def landed(self, cost: float) -> None:
+        """One is not under way any more."""
+        self.flying -= 1
+        self.cost -= cost
+
+    def answered(self, cost: float, sent: int, now: int, *, contended: bool, told: bool) -> None:
+        """The same, and the server let it pass. `told`: it says what is left, so that nothing is to be found out."""
+        flying, full = self.flying, self.full()
+        self.landed(cost)
+        if not (full or contended):
+            self._start(-1)
+            return
+        self._count(flying, now)
+        if full and not self.capped:
+            quick = now - sent < _QUICK
+            gentle = self.limit >= _DOUBLING
+            self.limit += 3.0 if told else (0.25 if quick else 0.5) if gentle else 1.0
+
+    def _start(self, now: int) -> None:
+        self._answers, self._flown, self._began = 0, 0, now
+
+    def _count(self, flying: int, now: int) -> None:
+        if self._began < 0:
+            self._start(now)
+            return
+        self._answers += 1
+        self._flown += flying
+        if self._answers < _EPOCH or self._answers < 2 * flying or now <= self._began:
+            return
+        wide, speed = self._flown / self._answers, self._answers / (now - self._began)
+        self._start(now)
+        before = self._before
+        if self.capped:
+            self._rest -= 1
+            if self._rest <= 0:
+                self.capped, self._before = False, (wide, speed)
+        elif before is None or speed > _BETTER * before[1] or wide < before[0]:
+            self._before = (wide, speed)
+        elif wide > _WIDER * before[0]:
+            self.limit, self.capped, self._rest = max(2.0, before[0]), True, _REST
