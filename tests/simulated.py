@@ -67,7 +67,11 @@ class Window:
     used: int = 0
 
     def spelled(self, seconds: float) -> float:
-        ways: dict[str, Callable[[float], float]] = {"up": math.ceil, "down": math.floor, "late": lambda s: math.ceil(s) + 1}
+        ways: dict[str, Callable[[float], float]] = {
+            "up": math.ceil,
+            "down": math.floor,
+            "late": lambda s: math.ceil(s + 1),
+        }
         return float(ways.get(self.tells, float)(seconds))
 
     def hints(self, passes: bool, left: int, reset: float) -> Hints:
@@ -189,8 +193,14 @@ class Played:
     done: int
 
 
-def play(server: object, clients: list[Client], network: Network, *, changes: dict[float, Callable[[], None]] | None = None,
-         until: float = 300.0) -> Played:  # fmt: skip
+def play(  # noqa: PLR0915  # the events of one world, in one piece
+    server: object,
+    clients: list[Client],
+    network: Network,
+    *,
+    changes: dict[float, Callable[[], None]] | None = None,
+    until: float = 300.0,
+) -> Played:
     """Until every item is done or lost; raises `AssertionError` if that takes longer than `until` seconds."""
     events: list[tuple[float, int, Callable[[float], None]]] = []
     number = 0

@@ -277,7 +277,7 @@ async def test_hints_of_the_policy_are_what_the_gate_hears() -> None:
         return next(answers)
 
     assert isinstance(await api.call(work), SlowDown)  # said nothing that this policy hears
-    assert now() == 3
+    assert 3 <= now() <= 3.06
 
 
 @virtual

@@ -21,11 +21,11 @@ FLOORS = {
             "errors rates clock decisions guard loops",
             # pure machines; events carry Hints, so they stand one floor above the other values
             "algorithms backoff retry_after structured ietf resets families vendors bodies hints events listening"
-            " budget policy adaptive",
+            " budget policy ledger width adaptive",
             # where counts live
             "counters",
             # where time passes
-            "calls waiting guests forecast gate core rulecore permits lanes limiter combined",
+            "calls waiting guests forecast gate core rulecore permits lanes limiter combined learning",
             # trying again
             "driving retrying",
             # roof

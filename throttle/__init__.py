@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         WaitTooLong,
     )
     from .httpx import ThrottleTransport
+    from .learning import AdaptiveLimiter
     from .limiter import FixedWindow, Limiter, SlidingWindow, SlidingWindowCounter, TokenBucket, TwoRateBucket
     from .permits import Permit, current_permit
     from .rates import Rate
@@ -36,7 +37,7 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022  # by theme, as one would look for them
     "Rate",
     "Limiter", "Decision", "Permit", "current_permit",
-    "TokenBucket", "SlidingWindow", "SlidingWindowCounter", "FixedWindow", "TwoRateBucket", "AllOf",
+    "TokenBucket", "SlidingWindow", "SlidingWindowCounter", "FixedWindow", "TwoRateBucket", "AllOf", "AdaptiveLimiter",
     "FullJitter", "EqualJitter", "DecorrelatedJitter", "Exponential", "Constant",
     "Retry", "retry", "RetryBudget",
     "throttled", "Throttle", "ThrottleTransport", "by_origin",
@@ -53,6 +54,7 @@ _HOMES = {
     "decorators": "throttled",
     "errors": "CostExceedsBurst CounterUnavailable DeadlineExceeded RetryAfterTooLong ThrottleError WaitTooLong",
     "httpx": "ThrottleTransport",
+    "learning": "AdaptiveLimiter",
     "limiter": "FixedWindow Limiter SlidingWindow SlidingWindowCounter TokenBucket TwoRateBucket",
     "permits": "Permit current_permit",
     "rates": "Rate",

@@ -1,7 +1,8 @@
 """`Learner`: the controller that finds a limit which nobody published; a pure machine driven by what happens.
 
-It is told when a request is sent, what a refusal or an answer said, and when the request has landed; it answers when the
-next may be sent (`earliest`) and whether that hangs on an answer (`full`). Instants are ticks, rates permits per tick.
+It is told when a request is sent, what a refusal or an answer said, and when the request has landed; it answers when
+the next may be sent (`earliest`) and whether that hangs on an answer (`full`). Instants are ticks, rates permits per
+tick.
 
 - It starts slowly: one request, more with each answer.
 - Where answers carry a quota, it spends what is left, less what is under way, until the reset (see `ledger`).
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .ledger import Flight, Ledger
+from .ledger import JITTER, MOST_JITTER, Flight, Ledger
 from .rates import TICKS, Rate
 from .width import Width
 
@@ -28,12 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["Learner"]
 
 _FIRST_SILENCE = TICKS // 200  # after a refusal that names no time: 5 ms, then longer
+_UNSERVED = TICKS // 10  # the same where nothing has ever passed: equal jitter of this, doubled each time
 _LONG_SILENCE = TICKS // 2  # from here on silences grow more slowly
 _LONGEST_SILENCE = 30 * TICKS
 _PATIENT = TICKS  # a refusal after a silence of this length is the call's; before it, it is the price of the search
 _RESERVE = 0.98  # the share of what was measured that is used
-_JITTER = 50  # after a pause of w another w / 50 at most ...
-_MOST_JITTER = TICKS  # ... and at most a second
 _REMEMBERED = 60 * TICKS  # an idle key is forgotten after this
 _QUOTAS = 16  # no server has more
 
@@ -92,6 +92,13 @@ class Learner:
             return Rate(tightest.limit or 0.0, (tightest.window or 0) / TICKS)
         return None if self._rate is None else Rate(self._rate * TICKS)
 
+    def held_until(self) -> int:
+        """The tick up to which nobody is sent whatever it costs: after a refusal, and where a quota is spent."""
+        held = self.until
+        for ledger in self._ledgers.values():
+            held = max(held, ledger.held_until(self.index))
+        return held
+
     def full(self) -> bool:
         """Whether the next has to wait for an answer."""
         return self.width.full()
@@ -130,11 +137,18 @@ class Learner:
             self.next_at = round(max(self.next_at, now - self.slack) + cost / self._rate)
         return Flight(now, self.index, cost)
 
-    def unsent(self, cost: float) -> None:
-        """`cost` was not sent after all."""
-        self.index -= cost
+    def charge(self, cost: float) -> None:
+        """What was sent has cost so much more; negative: less, or it was not sent after all."""
+        self.index += cost
         if self._rate is not None:
-            self.next_at -= round(cost / self._rate)
+            self.next_at += round(cost / self._rate)
+
+    def remaining(self, now: int, plenty: int) -> int:
+        """Permits that may be sent now, as far as that is known."""
+        if self.earliest(now, 1) > now:
+            return 0
+        left = [plenty, *(int(one.credit - self.index) for one in self._ledgers.values() if one.credit is not None)]
+        return max(1, min(left))
 
     def heard(self, hints: Hints, flight: Flight, now: int) -> bool:
         """What the answer to a request says; whether a refusal counts as an attempt."""
@@ -189,8 +203,8 @@ class Learner:
     def _closed(self, at: int) -> None:
         """Nothing is left at `at`: what has passed since that was so last is what came back in between."""
         if self._rate is not None:
-            measured = self._measured(at)
-            self._rate = self._clamped(min(self._rate * 0.95, max(measured, self._rate / 2) if self._sure else measured))
+            least = self._rate / 2 if self._sure else 0.0
+            self._rate = self._clamped(min(self._rate * 0.95, max(self._measured(at), least)))
             self._sure = max(self._sure, self._refill)
         self._emptied, self._refill = at, 0.0
 
@@ -201,6 +215,11 @@ class Learner:
 
     def _be_silent(self, now: int) -> None:
         gap = 0 if self._rate is None else round(1 / self._rate)
+        if not self.served:  # it may be down, or not for us: nobody is in a hurry
+            most = min(_LONGEST_SILENCE, _UNSERVED * 2 ** min(self.row, 16))
+            self.silence = round(most / 2 * (1 + self.random()))
+            self.until = max(self.until, now + self.silence)
+            return
         if self.row == 1:
             silence = max(_FIRST_SILENCE, gap)
         else:
@@ -210,15 +229,17 @@ class Learner:
 
     def _hold(self, now: int, wait: int) -> None:
         self.silence = wait
-        jitter = self.random() * min(wait / _JITTER, _MOST_JITTER)
+        jitter = self.random() * min(wait / JITTER, MOST_JITTER)
         self.until = max(self.until, now + wait + round(jitter))
 
     def _reopened(self, at: int) -> None:
         """The first request passes after refusals: something has come back by `at`."""
         average = self._passed / max(at - self.opened, 1)
-        if self._rate is None:
+        if not self._passed:
+            pass  # it has only begun: nothing was learned yet
+        elif self._rate is None:
             if not self._ledgers:
-                self._rate = self._clamped(average)
+                self._rate = self._clamped(max(average, 1 / max(at - self._emptied, 1)))
                 self.slack = round(min(self._passed, 2.0) * TICKS / 100) if self._passed > 2 else 0
         elif self.row > 1:
             self._rate = self._clamped(max(self._rate, min(average, self._rate * 2)))
@@ -249,5 +270,5 @@ class Learner:
         if ledger is None:
             if len(self._ledgers) >= _QUOTAS:
                 del self._ledgers[next(iter(self._ledgers))]
-            ledger = self._ledgers[quota.name] = Ledger()
+            ledger = self._ledgers[quota.name] = Ledger(self.random)
         return ledger

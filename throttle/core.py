@@ -20,6 +20,7 @@ from .rates import TICKS, Exact, check_number, seconds
 from .waiting import GRANTED, Place, new_ticket, running
 
 if TYPE_CHECKING:
+    from .adaptive import Learner
     from .hints import Hints
 
 __all__ = ["Core"]
@@ -90,6 +91,10 @@ class Core(ABC):
     def holds(self) -> bool:
         """Whether permits are held while their work runs."""
         ...
+
+    def learner(self) -> Learner | None:
+        """What finds out the limit of a new gate, where no rule gives it."""
+        return None
 
     # ── what a rule answers (B027: what concerns only some kinds does nothing in the others) ──────────────────────────
 

@@ -17,6 +17,7 @@ from .rates import seconds
 from .waiting import GRANTED, Home, Line, Place, new_home
 
 if TYPE_CHECKING:
+    from .adaptive import Learner
     from .clock import Clock
     from .core import Core
 
@@ -61,7 +62,7 @@ class Gate:
 
     __slots__ = (
         "_deadlines", "_patience", "_queued", "clock", "core", "due", "flights", "forecast", "guests", "homes", "key",
-        "line", "noted", "paused_until", "reacted_at", "refusals", "slotted", "way_back",
+        "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "slotted", "way_back",
     )  # fmt: skip
 
     def __init__(self, core: Core, key: str) -> None:
@@ -75,6 +76,7 @@ class Gate:
         self.refusals: int = 0  # in a row
         self.reacted_at: int = -1  # the tick of the last reaction to a refusal: older requests bring no news
         self.way_back: WayBack | None = None
+        self.learner: Learner | None = core.learner()  # where the limit is to be found out
         self.guests: Guests = Guests()  # heads of combined lines that this gate refuses
         self.forecast: Forecast = Forecast()
         self.due: int | None = None  # the tick at which the next in line is granted, as far as only time decides
@@ -88,6 +90,8 @@ class Gate:
         """Whether nothing is lost when the gate is forgotten; what a refusal has taught is, one period later."""
         if self.line or self.homes or self.flights or self.guests:
             return False
+        if self.learner is not None and not self.learner.forgotten(now):
+            return False
         return max(self.paused_until, self.reacted_at) + (self.core.period if self.way_back else 0) <= now
 
     def current(self) -> bool:
@@ -98,10 +102,13 @@ class Gate:
 
     def held_until(self) -> int:
         """The tick at which the last pause ends."""
-        return max(self.paused_until, self.core.paused_until)
+        held = max(self.paused_until, self.core.paused_until)
+        return held if self.learner is None else max(held, self.learner.held_until())
 
     def probing(self) -> bool:
         """Whether nobody may go before a probe has come back."""
+        if self.learner is not None and self.learner.full():
+            return True
         return self.way_back is not None and self.way_back.flying >= self.way_back.width
 
     def untold(self, other: Gate | None) -> bool:
@@ -342,7 +349,9 @@ class Gate:
             slots.used += 1
         if place.holding:
             self.flights += 1
-            if self.way_back is not None:
+            if self.learner is not None:
+                place.probe, place.flight = self.learner, self.learner.sent(now, place.cost, lands=True)
+            elif self.way_back is not None:
                 place.probe = self.way_back
                 self.way_back.flying += 1
 
@@ -367,7 +376,10 @@ class Gate:
         for slots in place.slots:
             slots.used -= 1
         back = place.probe
-        if back is not None:
+        if place.flight is not None:
+            contended = len(self.line) > 0
+            back.landed(place.flight._replace(sent=place.sent), now, answered=answered, contended=contended)
+        elif back is not None:
             back.flying -= 1
             back.width += answered
             if answered and back is self.way_back and back.width > back.flying + len(self.line):  # type: ignore[union-attr]
@@ -422,6 +434,7 @@ class Gate:
     def renew(self) -> None:
         """Forget what the server said."""
         self.paused_until, self.refusals, self.way_back = 0, 0, None
+        self.learner = self.core.learner()
 
     def stir(self) -> None:
         """Somebody may pass now who could not: have each loop look again."""

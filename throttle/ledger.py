@@ -8,6 +8,7 @@ r + i; of several answers in one window the lowest counts, so that answers out o
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from .rates import TICKS
@@ -15,26 +16,34 @@ from .rates import TICKS
 if TYPE_CHECKING:
     from .hints import Quota
 
-__all__ = ["Flight", "Ledger"]
+__all__ = ["JITTER", "MOST_JITTER", "Flight", "Ledger"]
+
+JITTER = 50  # after a pause of w another w / 50 at most ...
+MOST_JITTER = TICKS  # ... and at most a second
 
 _LONGEST_LOG = 10_000  # permits of a moving window that are remembered one by one
 _MARGIN = 200  # a slot of a moving window is taken to come back later by one in so many
 
 
 class Flight(NamedTuple):
-    """A request as it was sent: when, the index it made, and its cost."""
+    """A request as it was sent: when, its index, and its cost."""
 
     sent: int
-    index: float
+    upto: float
     cost: float
 
 
 class Ledger:
     """One quota. `limit` and `window` (ticks) as far as they are known."""
 
-    __slots__ = ("_declared", "_foreign", "_least", "_log", "_used", "credit", "limit", "moving", "reset_at", "window")
+    __slots__ = (
+        "_declared", "_foreign", "_jitter", "_least", "_log", "_random", "_used", "credit", "limit", "moving",
+        "reset_at", "window",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._jitter = 0  # after a reset
         self.limit: float | None = None
         self.window: int | None = None
         self.credit: float | None = None  # the index up to which may be sent; None: nobody knows, one may ask
@@ -54,11 +63,18 @@ class Ledger:
             return self._slot(now, flying, cost)
         if self.credit is None or index + cost <= self.credit:
             return now
-        return max(now, self.reset_at)
+        return max(now, self.reset_at + self._jitter)
+
+    def held_until(self, index: float) -> int:
+        """The tick up to which nothing is left after `index`; 0 while something is."""
+        if self.moving or self.credit is None or index + 1 <= self.credit:
+            return 0
+        return self.reset_at + self._jitter
 
     def _slot(self, now: int, flying: float, cost: float) -> int:
         """When enough of a moving window has come back."""
-        assert self.limit is not None and self.window is not None
+        assert self.limit is not None
+        assert self.window is not None
         over = self._used + flying + self._foreign + cost - self.limit
         late = self.window + self.window // _MARGIN
         for answered, amount in self._log:
@@ -70,7 +86,7 @@ class Ledger:
         return now if over <= 0 or not self._log else max(now, self._log[-1][0] + late)
 
     def sent(self, index: float) -> bool:
-        """`index` was sent; whether it asks for news of a new window, so that nobody should follow before its answer."""
+        """`index` was sent; whether it asks for news of a new window: nobody should follow before its answer."""
         if self.moving or self.credit is None or index <= self.credit:
             return False
         self.credit = None
@@ -88,7 +104,7 @@ class Ledger:
             self._used -= self._log.popleft()[1]
 
     def heard(self, quota: Quota, flight: Flight, now: int, total: float, flying: float) -> None:
-        """The answer of `now` to a request; `total`: the index sent last; `flying`: cost under way, its own included."""
+        """The answer of `now` to a request; `total`: the last index; `flying`: cost under way, its own included."""
         sent, index, cost = flight
         self.limit = quota.limit or self.limit
         if quota.window:
@@ -117,6 +133,7 @@ class Ledger:
     def _opens(self, left: float, sent: int, index: float, now: int, told: int, first: bool) -> None:
         """The first answer of a window: it may have been opened by this very request, or be no fixed window at all."""
         self.credit, self.reset_at, self._least = left + index, told, left
+        self._jitter = round(self._random() * min(max(told - now, 0) / JITTER, MOST_JITTER))
         if self.limit is None:
             return
         if left >= self.limit - 1:

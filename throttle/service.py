@@ -89,9 +89,7 @@ class Service:
             raise TypeError(f"retry takes a Retry, such as Retry(on=OSError), or None; not {retry!r}")
         if not (on_event is None or callable(on_event)):
             raise TypeError(f"on_event takes a function of one event, not {on_event!r}")
-        # To learn a limit that nobody published is still to come: until then None holds back by what servers say.
-        unlimited = limiter is None or limiter is False
-        self.limiter: BaseLimiter | Bound = Unlimited() if unlimited else limiter_of(limiter, hold=True)  # type: ignore[arg-type]
+        self.limiter: BaseLimiter | Bound = _limiter(limiter)
         self.retry = retry
         self.on_event = on_event
         self._concurrency = None if concurrency is None else Slots(_slots("concurrency", concurrency))
@@ -253,6 +251,15 @@ class Service:
                 self.on_event(event)
             except Exception:
                 _log.exception("on_event failed on %s", type(event).__name__)
+
+
+def _limiter(given: LimiterLike | bool | None) -> BaseLimiter | Bound:
+    """The limiter that an argument means."""
+    if given is None:
+        from .learning import AdaptiveLimiter  # most calls know their rate
+
+        return AdaptiveLimiter()
+    return Unlimited() if isinstance(given, bool) else limiter_of(given, hold=True)
 
 
 def _slots(what: str, number: Any) -> int:

@@ -31,8 +31,8 @@ class Place:
     with."""
 
     __slots__ = (
-        "cost", "deadline", "due", "holding", "home", "outcome", "patience", "probe", "rank", "sent", "slots", "taken",
-        "wake",
+        "cost", "deadline", "due", "flight", "holding", "home", "outcome", "patience", "probe", "rank", "sent", "slots",
+        "taken", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +56,7 @@ class Place:
         self.taken: int = 0  # the tick of the grant
         self.sent: int = 0  # the tick of its last request
         self.probe: Any = None  # the way back that it was granted on, if its gate feels one
+        self.flight: Any = None  # the same as a learner knows it, which is then the probe
         self.home: Any = None
         self.wake: Any = None  # what its home wakes it with
 

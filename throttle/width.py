@@ -21,7 +21,7 @@ _QUICK = TICKS // 50  # where a round trip takes less, gentleness costs nothing
 class Width:
     """How many may be under way."""
 
-    __slots__ = ("_answers", "_began", "_before", "_flown", "_rest", "capped", "cost", "flying", "limit")
+    __slots__ = ("_answers", "_before", "_began", "_flown", "_rest", "capped", "cost", "flying", "limit")
 
     def __init__(self) -> None:
         self.limit: float = 1.0
