@@ -61,7 +61,7 @@ bench: $(VENV)/.has-bench  ## the benchmarks, beside the peers of the field
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 docs: $(VENV)/.has-docs  ## the documentation, as pages in site/
-	$(RUN) mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 surface: $(VENV)/.has-test  ## write tests/surface.txt anew from the public names
 	$(BIN)/python tests/test_surface.py > .surface.tmp && mv .surface.tmp tests/surface.txt

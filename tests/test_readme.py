@@ -1,38 +1,89 @@
-"""Every Python block of the README and the docs runs, in virtual time, against a server that refuses nothing."""
+"""Every block of code in the README and the documentation runs: Python in virtual time; a `text` block right after
+it is what it must print. A block that brings no server of its own has one that refuses nothing. Commands are checked against
+the command line they belong to."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import re
+import shlex
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import click
 import httpx
 import pytest
 
+from throttle.cli.app import commands as command_line
 from throttle.testing import run_virtual
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE), 1)
-]
+BLOCK = re.compile(r"^( *)```python[^\n]*\n(.*?)^\1```\n(?:\n?\1```text[^\n]*\n(.*?)^\1```)?", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^ *(?:\$ |    )(throttle .*)$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_block_runs(block: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def blocks() -> Iterator[Any]:
+    for page in PAGES:
+        text = page.read_text()
+        for found in BLOCK.finditer(text):
+            if not found[2].lstrip().startswith("--8<--"):  # a file of examples/, which has a test of its own
+                line = text.count("\n", 0, found.start()) + 1
+                printed = None if found[3] is None else re.sub(f"^{found[1]}", "", found[3], flags=re.MULTILINE)
+                name = f"{page.relative_to(ROOT)}:{line}"
+                yield pytest.param(name, "\n" * line + textwrap.dedent(found[2]), printed, id=name)
+
+
+def commands() -> Iterator[Any]:
+    for page in PAGES:
+        for found in COMMAND.finditer(page.read_text()):
+            yield pytest.param(found[1], id=f"{page.relative_to(ROOT)}: {found[1]}")
+
+
+@pytest.mark.parametrize(("name", "code", "printed"), list(blocks()))
+def test_block_runs(
+    name: str,
+    code: str,
+    printed: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
     async def answer(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={"path": request.url.path})
 
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answer)
     monkeypatch.setattr(asyncio, "run", lambda main: run_virtual(_awaited, main))
-    exec(compile(block, "<README>", "exec"), {"__name__": "__main__"})
+    monkeypatch.chdir(tmp_path)
+    random.seed(1)
+    exec(compile(code, name, "exec"), {"__name__": "__main__"})
+    if printed is not None:
+        assert capsys.readouterr().out == printed
 
 
 async def _awaited(program: object) -> object:
     return await program  # type: ignore[misc]
 
 
-def test_readme_has_its_blocks() -> None:
-    assert len(BLOCKS) >= 5
+@pytest.mark.parametrize("command", list(commands()))
+def test_command_is_one(command: str) -> None:
+    name, *words = shlex.split(command.partition(" #")[0].partition(" > ")[0])[1:]
+    if name.startswith("-"):
+        name, words = "demo", []
+    with click.Context(command_line) as context:
+        found = command_line.get_command(context, name)
+        assert found is not None, f"there is no command {name}"
+        found.make_context(name, words, parent=context)
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(list(blocks())) >= 40
+    assert len(list(commands())) >= 5
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "reference"], ids=str)
+def test_every_page_shows_an_example(page: Path) -> None:
+    assert re.search(r"^ *(```|    throttle |--8<--)", page.read_text(), re.MULTILINE), "a page without an example"

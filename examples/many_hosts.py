@@ -1,0 +1,33 @@
+"""Check links on many hosts: `python many_hosts.py < urls.txt`.
+
+Five requests a second to each host, thirty in all; a host that refuses is left alone for as long as it asks, while the
+others go on.
+"""
+
+import asyncio
+import sys
+
+import httpx
+
+from throttle import AllOf, Retry, SlidingWindow, ThrottleTransport
+
+
+async def check(urls: list[str]) -> None:
+    limiter = AllOf(SlidingWindow("5/s", hold=True), SlidingWindow("30/s", hold=True)["all"])
+    transport = ThrottleTransport(limiter=limiter, retry=Retry.for_http(attempts=2), concurrency=50)  # keyed by origin
+    async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
+
+        async def one(url: str) -> None:
+            try:
+                print(url, (await client.get(url)).status_code, flush=True)
+            except httpx.HTTPError as error:
+                print(url, type(error).__name__, flush=True)
+
+        async with asyncio.TaskGroup() as tasks:
+            for url in urls:
+                tasks.create_task(one(url))
+    for origin, counts in transport.statistics().items():
+        print(f"{origin}: {counts.sent} sent, {counts.refused} refused", file=sys.stderr)
+
+
+asyncio.run(check([line.strip() for line in sys.stdin if line.strip()]))
