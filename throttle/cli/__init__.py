@@ -1,4 +1,4 @@
-"""The `throttle` command, of the extra `cli`: demo, fetch, probe, simulate."""
+"""The `throttle` command, of the extra `cli`: demo, fetch, probe, simulate, counter."""
 
 from __future__ import annotations
 

@@ -175,6 +175,60 @@ def simulate(plot: Path | None, **options: Any) -> int:
     return run_simulate(plot=plot, **options)
 
 
+def _store(command: Callable[..., Any]) -> Any:
+    """The options that say which counter."""
+    for option in (
+        click.option("--prefix", default="throttle", show_default=True, help="What its keys in Redis begin with."),
+        click.option("--redis", metavar="URL", help="The counter in Redis or Valkey: redis://host:6379/0."),
+        click.option(
+            "--sqlite", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The counter in this file."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@commands.group()
+def counter() -> None:
+    """Look at the limits that processes share, and reset them."""
+
+
+@counter.command("list")
+@_store
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def list_(as_json: bool, **where: Any) -> int:
+    """All limits in use, by the name they were given.
+
+    A key that is as new is not kept, so it is not counted.
+    """
+    from .counter import run_list, store_of
+
+    return run_list(store_of(**where), as_json=as_json)
+
+
+@counter.command()
+@click.argument("name")
+@_store
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, in seconds, instead of a table.")
+def show(name: str, as_json: bool, **where: Any) -> int:
+    """What is left of the limit NAME, key by key."""
+    from .counter import run_show, store_of
+
+    return run_show(store_of(**where), name, as_json=as_json)
+
+
+@counter.command()
+@click.argument("name")
+@_store
+@click.option("--key", help="Only this key.  [default: every key]")
+@click.option("-y", "--yes", "sure", is_flag=True, help="Do not ask.")
+def reset(name: str, key: str | None, sure: bool, **where: Any) -> int:
+    """Forget what was used of the limit NAME."""
+    from .counter import run_reset, store_of
+
+    return run_reset(store_of(**where), name, key, sure=sure)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command line; every error is one line on standard error. The exit status."""
     try:
