@@ -11,11 +11,11 @@ RUN := $(BIN)/python -m
 PYTEST := $(RUN) pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types cover wheel lowest bench docs surface clean
+.PHONY: help demo test lint format types cover wheel lowest bench bench-goodput docs surface clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.has-cli  ## scrape a real rate-limited server: progress bar, summary, picture
 	$(BIN)/throttle demo $(ARGS)
@@ -59,6 +59,10 @@ lowest: $(VENV)/.made  ## the suite on the oldest versions that pyproject.toml a
 
 bench: $(VENV)/.has-bench  ## the benchmarks, beside the peers of the field
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much the clients waste; about 40 minutes
+	-cd benchmarks/servers && npm install --silent --no-audit --no-fund --no-package-lock
+	$(BIN)/python benchmarks/goodput.py $(ARGS)
 
 docs: $(VENV)/.has-docs  ## the documentation, as pages in site/
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
