@@ -70,8 +70,8 @@ class Decision:
         if self._allowed:
             return 0.0
         time, now, due, _, _ = self._facts
-        wait = (due - now) / TICKS
-        return wait if round((time + wait) * TICKS) >= due else wait_of(time, due)  # the sum of floats may fall short
+        wait = (due - now) / TICKS  # as `wait_of`, in one go
+        return wait if round((time + wait) * TICKS) >= due else wait_of(time, due)
 
     @property
     def exact(self) -> bool:
