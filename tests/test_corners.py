@@ -197,8 +197,8 @@ def test_a_slot_that_comes_too_late_is_not_taken() -> None:
         first = asyncio.create_task(api.call(free.wait))
         await asyncio.sleep(0)
         core, _ = api._service.core_and_key("")
-        gate, place = core.enter("", 1, max_wait=1.0, slots=api._service.slots(""), holding=True)
-        second = asyncio.create_task(core.stand(gate, place))
+        _, place = core.enter("", 1, max_wait=1.0, slots=api._service.slots(""), holding=True)
+        second = asyncio.create_task(core.stand(place))
         await asyncio.sleep(0)
         assert not api.limiter.try_acquire_nowait().exact
         clock._now = 5.0  # the bell of the deadline has not rung yet when the slot comes free

@@ -66,6 +66,8 @@ class _Look:
 class CombinedCore(Core):
     """The core over the cores of its members; a cost is a tuple, one for each."""
 
+    combines = True
+
     def __init__(self, members: list[_Member], clock: Clock | None) -> None:
         super().__init__(members[0].core.guard, clock)
         self.members = members

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -17,7 +17,7 @@ from .errors import ThrottleError
 from .gate import Gate, Slots
 from .guard import Guard
 from .rates import TICKS, Exact, check_number, seconds
-from .waiting import GRANTED, Place, new_ticket, running
+from .waiting import GRANTED, Place, new_ticket, rank_of, running
 
 if TYPE_CHECKING:
     from .adaptive import Learner
@@ -37,13 +37,16 @@ class Core(ABC):
     the verbs, which take it.
     """
 
+    combines: bool = False  # whether it wants to know who is the head of a line, and from when on it is granted
+
     def __init__(self, guard: Guard, clock: Clock | None) -> None:
         self.guard: Guard = guard
         self.gates: dict[str, Gate] = {}
         self.paused_until: int = 0
         self.given: Clock | None = clock
         self.clock: Clock = clock or current_clock()
-        self.time: float = 0.0  # what the clock said when it was read last
+        self.time: float = 0.0  # what the clock said when it was read last ...
+        self.now: int = 0  # ... in ticks
         self.watchers: WeakSet[Core] = WeakSet()  # combined limiters that this one is a member of
         self.joined: bool = False  # whether there ever was one
         self.random: Callable[[], float] = random.random
@@ -69,10 +72,10 @@ class Core(ABC):
         """The time is `time`, in ticks; under another clock than last time everything starts as new."""
         if clock is not self.clock:
             self.restart(clock)
-            self.time = time
+            self.time, self.now = time, ticks_of(time)
         elif time > self.time:  # else another thread, which read the clock later, was here first
-            self.time = time
-        return ticks_of(self.time)
+            self.time, self.now = time, ticks_of(time)
+        return self.now
 
     def restart(self, clock: Clock) -> None:
         """Everything as new, under `clock`."""
@@ -255,7 +258,7 @@ class Core(ABC):
         """`guest` is not refused here any more."""
         gate = self.gates.get(key)
         if gate is not None:
-            now = ticks_of(self.time)
+            now = self.now
             gate.guests.drop(gate, guest, now)
             self.tidy(gate, now)
         self.forget(key, guest)
@@ -305,6 +308,13 @@ class Core(ABC):
             self.take(key, now, cost, held=False)
             return True
 
+    def arrive(self, key: str, cost: Any, max_wait: float | None, priority: int) -> Place | None:
+        """Take at once; or a place in line, which `stand` waits for."""
+        if key not in self.gates and self.passes(key, cost):
+            return None
+        _, place = self.enter(key, cost, max_wait=max_wait, priority=priority)
+        return None if place.outcome is GRANTED else place
+
     def enter(
         self,
         key: str,
@@ -329,36 +339,51 @@ class Core(ABC):
                 max_wait = left if max_wait is None else min(max_wait, left)
         with self as now:
             deadline = None if max_wait is None else ticks_of(self.time + max_wait)
-            place = Place(cost, (-priority, ticket), deadline=deadline, patience=patience, slots=slots, holding=holding)
-            gate, loop = self.gate(key, now), running()
+            place = Place(cost, rank_of(priority, ticket), deadline=deadline, patience=patience, slots=slots, holding=holding)
+            gate, loop = self.gates.get(key) or self.gate(key, now), running()
             try:
                 gate.admit(place, now, loop)
                 if place.outcome is not None and place.home is not None:  # decided as soon as it was in line
                     place.home.gone(place)
-                    gate.leave(place, now, loop, takes=True)
             finally:
-                self.tidy(gate, now)
+                if place.outcome is not None or place.home is None:
+                    self.tidy(gate, now)
         if isinstance(place.outcome, ThrottleError):
             raise place.outcome
         return gate, place
 
-    async def stand(self, gate: Gate, place: Place) -> None:
+    async def stand(self, place: Place) -> None:
         """Wait in line until `place` is granted; raises what it is refused with. A cancelled one delays nobody."""
-        self.note(gate)
-        call = current_call.get()
         try:
-            if call is not None and call.waiting is not None:
-                call.waiting()
-            await place.home.wait(place)
-        except GeneratorExit:  # closed by hand or by the garbage collector: in any thread, perhaps under our lock
-            self.guard.later(lambda: gate.leave(place, ticks_of(self.time), None, takes=False))
+            await self.turn(place)
+        except BaseException as error:
+            self.leave(place, error)
             raise
-        except BaseException:
+        self.served(place)
+
+    def turn(self, place: Place) -> Awaitable[None]:
+        """What `place`, in line, awaits; it ends with `served`, or with `leave` where something was raised."""
+        home = place.home
+        due = home.gate.due
+        if due is not None and due - self.now > _LONG:
+            self.note(home.gate)
+        call = current_call.get()
+        if call is not None and call.waiting is not None:
+            call.waiting()
+        return home.wait(place)  # type: ignore[no-any-return]
+
+    def leave(self, place: Place, error: BaseException) -> None:
+        """Its waiter was cancelled: it delays nobody."""
+        gate = place.home.gate
+        if isinstance(error, GeneratorExit):  # by hand or by the garbage collector: in any thread, perhaps under our lock
+            self.guard.later(lambda: gate.leave(place, self.now, None))
+        else:
             with self as now:
-                gate.leave(place, now, running(), takes=False)
-            raise
-        with self as now:
-            gate.leave(place, now, running(), takes=True)
+                gate.leave(place, now, running())
+
+    def served(self, place: Place) -> None:
+        """Its wait is over: raises what it was refused with."""
+        call = current_call.get()
         if call is not None and call.granted is not None:
             call.granted()
         if place.outcome is not GRANTED:
@@ -366,7 +391,7 @@ class Core(ABC):
 
     def note(self, gate: Gate) -> None:
         """Log a long wait, once per key; outside the lock, because a handler may do anything."""
-        wait = (gate.due or 0) - ticks_of(self.time)
+        wait = (gate.due or 0) - self.now
         if wait > _LONG and not gate.noted:
             gate.noted = True
             _log.info("key %r waits for %.1f s", gate.key, seconds(wait))
@@ -434,7 +459,7 @@ class Core(ABC):
 
     def land_later(self, gate: Gate, place: Place) -> None:
         """The same of work that a finaliser has ended."""
-        self.guard.later(lambda: self.landed(gate, place, ticks_of(self.time), None, answered=False))
+        self.guard.later(lambda: self.landed(gate, place, self.now, None, answered=False))
 
     def landed(self, gate: Gate, place: Place, now: int, loop: Any, *, answered: bool) -> None:
         """`land`, with the lock held."""

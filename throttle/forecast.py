@@ -23,10 +23,10 @@ class Forecast:
     the rest.
     """
 
-    __slots__ = ("_cost", "_late", "_look", "_rough", "_seal")
+    __slots__ = ("_cost", "_late", "look", "_rough", "_seal")
 
     def __init__(self) -> None:
-        self._look: Any = None  # None: it is to be made
+        self.look: Any = None  # None: it is to be made when it is needed
         self._seal = 0  # of the counts that it was made of
         self._cost: Any = None  # what everybody costs, while that is the same; else the forecast itself
         self._rough = 0
@@ -34,11 +34,11 @@ class Forecast:
 
     def drop(self) -> None:
         """Counts or rule have changed."""
-        self._look = None
+        self.look = None
 
     def came(self, cost: Any, *, last: bool) -> None:
         """One more is in line."""
-        if self._look is not None:
+        if self.look is not None:
             self._book(cost)
             self._rough += not last and self._cost is self  # among unlike costs the order matters
 
@@ -48,8 +48,8 @@ class Forecast:
 
     def granted(self, gate: Gate, now: int, promised: int | None) -> bool:
         """The head is going to be granted: whether that is as forecast, or a little later. Then say `as_forecast`."""
-        if self._look is None or promised is None or now - promised > _SLIGHT or self._seal != gate.core.seal():
-            self._look = None
+        if self.look is None or promised is None or now - promised > _SLIGHT or self._seal != gate.core.seal():
+            self.look = None
             return False
         self._late += promised != now
         return True
@@ -69,10 +69,10 @@ class Forecast:
             if not gate.line:
                 return gate.core.look(gate.key, max(now, gate.held_until()))
             self._make(gate, now)
-        self._look.at = max(self._look.at, now)
-        return self._look
+        self.look.at = max(self.look.at, now)
+        return self.look
 
-    def before(self, gate: Gate, now: int, rank: tuple[int, int]) -> Any:
+    def before(self, gate: Gate, now: int, rank: int) -> Any:
         """The look behind those who go before `rank`; a step for each of them."""
         look = gate.core.look(gate.key, max(now, gate.held_until()))
         for place in gate.line:  # pragma: no branch  # asked only where somebody of that rank or behind it is in line
@@ -91,23 +91,23 @@ class Forecast:
         return bool((look.at if cost is None else look.earliest(cost)) <= deadline)
 
     def _due(self, now: int, cost: Any) -> int:
-        look = self._look
+        look = self.look
         look.at = max(look.at, now)
         return int(look.at if cost is None else look.earliest(cost))
 
     def _near(self, gate: Gate) -> bool:
         return (
-            self._look is not None
+            self.look is not None
             and self._seal == gate.core.seal()
             and (self._late + self._rough) * _FEW <= gate.line.live
         )
 
     def _make(self, gate: Gate, now: int) -> None:
-        self._look = gate.core.look(gate.key, max(now, gate.held_until()))
+        self.look = gate.core.look(gate.key, max(now, gate.held_until()))
         self._seal, self._cost, self._rough, self._late = gate.core.seal(), None, 0, 0
         for place in gate.line:
             self._book(place.cost)
 
     def _book(self, cost: Any) -> None:
         self._cost = cost if self._cost is None or self._cost == cost else self
-        self._look.book(cost)
+        self.look.book(cost)

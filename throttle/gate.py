@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Any
 
-from .clock import wait_of
 from .errors import CostExceedsBurst, RetryAfterTooLong, ThrottleError, WaitTooLong
 from .forecast import Forecast
 from .guests import Guests
@@ -117,12 +116,14 @@ class Gate:
 
     def ready(self, place: Place, now: int) -> int | None:
         """The tick from which `place`, as the head, is granted; None while that hangs on something other than time."""
-        held = self.held_until()
-        if held > now:
-            return held
-        if self.probing() or [slots for slots in place.slots if not slots.free(self)]:
+        if self.paused_until > now or self.core.paused_until > now:
+            return self.held_until()
+        if self.way_back is not None and self.probing():
             return None
-        return self.opens(now, place.cost, place)
+        if place.slots and [slots for slots in place.slots if not slots.free(self)]:
+            return None
+        due = self.core.earliest(self.key, now, place.cost, place)
+        return due if due > now or not self.guests or self.guests.spare(self, now, place.cost) else None
 
     def opens(self, now: int, cost: Any, place: Place | None = None) -> int | None:
         """The tick from which the rule grants; None while a head of a combined line goes first."""
@@ -133,7 +134,8 @@ class Gate:
 
     def admit(self, place: Place, now: int, loop: Any) -> bool:
         """Grant `place` at once (true), or give it its turn in line (false), or raise why it is refused."""
-        self.bury(now, loop)
+        if loop not in self.homes or len(self.homes) > 1:
+            self.bury(now, loop)
         head = self.line.head()
         if head is None or place.rank < head.rank or (self.core.free(place.cost) and not place.slots):
             due = self.ready(place, now)
@@ -144,7 +146,8 @@ class Gate:
                     self.recheck(now, loop)
                     self.step(now, loop)
                 return True
-        self._check(place, now)
+        if place.deadline is not None or place.patience is not None:
+            self._check(place, now)
         if head is not None and place.rank < head.rank:
             self.core.forget(self.key, head)
         self._enter(place, now, loop)
@@ -172,23 +175,37 @@ class Gate:
         home.waiters += 1
         home.enter(place)
         self._queued = True
-        self.slotted = self.slotted or bool(place.slots)
+        if place.slots:
+            self.slotted = True
         if place.patience is not None:
             self._patience = min(self._patience, place.patience)
         if place.deadline is not None:
-            heapq.heappush(self._deadlines, (place.deadline, place.rank[1], place))
+            heapq.heappush(self._deadlines, (place.deadline, place.rank, place))
         last = self.line.add(place)
-        self.forecast.came(place.cost, last=last)
+        if self.forecast.look is not None:
+            self.forecast.came(place.cost, last=last)
         if last and place.deadline is None and len(self.line) > 1 and (home.due is not None or self.due is None):
             return  # its bell is set for the head already, or time decides nothing
         if not last:
             self.recheck(now, loop)
         self.step(now, loop)
 
-    def leave(self, place: Place, now: int, loop: Any, *, takes: bool) -> None:
-        """`place` has stopped waiting. One that does not take what it may have been granted loses nothing and delays
-        nobody."""
-        home = place.home
+    def leave(self, place: Place, now: int, loop: Any) -> None:
+        """`place` has stopped waiting and takes nothing: it loses nothing, and delays nobody."""
+        if place.outcome is None:
+            place.outcome = _CLOSED
+            self._out(place)
+            self._left(place.home, loop)
+            self.step(now, loop)
+        elif place.outcome is GRANTED:
+            if self.current():  # pragma: no branch  # else another clock has made all as new in this very tick
+                self.core.undo(self.key, now, place.cost, place.taken, held=place.holding)
+            self.landed(place, now, loop)
+            self.core.stirred(self.key, now, loop)
+        self.core.tidy(self, now)
+
+    def _left(self, home: Home, loop: Any) -> None:
+        """One less waits at `home`."""
         home.waiters -= 1
         if not home.waiters:
             self.homes.pop(home.loop, None)
@@ -196,17 +213,6 @@ class Gate:
                 home.arm(None)
             else:
                 home.soon(home.arm, None)
-        if place.outcome is None:
-            place.outcome = _CLOSED
-            self._out(place)
-            self.step(now, loop)
-        elif place.outcome is GRANTED and not takes:
-            if self.current():  # pragma: no branch  # else another clock has made all as new in this very tick
-                self.core.undo(self.key, now, place.cost, place.taken, held=place.holding)
-            self.landed(place, now, loop)
-            self.shaken(now, loop)
-            self.core.spread(self.key, now, loop)
-        self.core.tidy(self, now)
 
     def _out(self, place: Place) -> None:
         self.line.left()
@@ -231,18 +237,17 @@ class Gate:
         """A home's bell: takes the lock, reads the clock, serves the line."""
         with self.core as now:
             self.step(now, loop)
-
-    def seconds_to(self, due: int) -> float:
-        """Seconds from the time read last until the tick `due`."""
-        return wait_of(self.core.time, due)
+            self.core.tidy(self, now)
 
     def step(self, now: int, loop: Any) -> None:
         """Grant whose turn has come, refuse whose time is up, set the bells for the next."""
         self._serve(now, loop)
-        due, soonest = self.due, self._soonest()
-        if due is None or soonest < due:
-            due = None if soonest == _NEVER else soonest
-        for home in list(self.homes.values()):
+        due = self.due
+        if self._deadlines:
+            soonest = self._soonest()
+            if due is None or soonest < due:
+                due = None if soonest == _NEVER else soonest
+        for home in tuple(self.homes.values()):
             if home.loop is loop:
                 home.arm(due)
             elif due is not None and (home.due is None or due < home.due):
@@ -257,7 +262,7 @@ class Gate:
                 return
             self.due = self.ready(head, now)
             if self.due is not None and self.due <= now:
-                if self._too_late(head, now, promised):
+                if head.deadline is not None and self._too_late(head, now, promised):
                     self._refuse(head, WaitTooLong(0.0, self.key), loop)
                 else:
                     self._granted(head, now, promised, loop)
@@ -266,7 +271,8 @@ class Gate:
                     self.core.forget(self.key, head)
                 elif self.due != head.due:
                     head.due = self.due
-                    self.core.plan(self.key, head)
+                    if self.core.combines:
+                        self.core.plan(self.key, head)
                 return
 
     def _empty(self) -> None:
@@ -278,12 +284,13 @@ class Gate:
 
     def _granted(self, head: Place, now: int, promised: int | None, loop: Any) -> None:
         """Grant to the head."""
-        foreseen = self.forecast.granted(self, now, promised)
+        foreseen = self.forecast.look is not None and self.forecast.granted(self, now, promised)
         self._grant(head, now)
         if foreseen:
             self.forecast.as_forecast(self)
         self.line.left()
-        self.core.forget(self.key, head)
+        if self.core.combines:
+            self.core.forget(self.key, head)
         self._tell(head, loop)
 
     def _too_late(self, place: Place, now: int, promised: int | None) -> bool:
@@ -305,7 +312,7 @@ class Gate:
 
     def _expire(self, now: int, loop: Any) -> bool:
         """Refuse one whose `max_wait` is over."""
-        if self._soonest() > now:
+        if not self._deadlines or self._soonest() > now:
             return False
         place = heapq.heappop(self._deadlines)[2]
         if self.due is None:  # nobody knows how long it will take
@@ -366,6 +373,7 @@ class Gate:
             home.wake(place)
         else:
             home.soon(home.wake, place)
+        self._left(home, loop)
 
     # ── what happens to permits that are out, and what the server says ────────────────────────────────────────────
 

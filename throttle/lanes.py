@@ -24,8 +24,11 @@ from .decisions import decided
 from .rates import TICKS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .counters.memory import Table
     from .decisions import Decision
+    from .waiting import Place
 
 __all__ = ["BucketLane", "WindowLane"]
 
@@ -38,6 +41,8 @@ class BucketLane:
     """The lane of a token bucket; before `RuleLimiter` in the order of bases."""
 
     _table: Table
+    _core: Any
+    _arrive: Callable[[Any, str, float | None, int], Place | None]
 
     async def acquire(self, cost: Any = 1, *, key: str = "", max_wait: float | None = None, priority: int = 0) -> None:
         """See `BaseLimiter.acquire`."""
@@ -64,7 +69,15 @@ class BucketLane:
                     if full.__class__ is int and full <= since + rule.slack:
                         table.young[key] = (full if full > since else since) + rule.ticks
                         return
-        await super().acquire(cost, key=key, max_wait=max_wait, priority=priority)  # type: ignore[misc]
+        place = self._arrive(cost, key, max_wait, priority)
+        if place is not None:  # as `stand`, without a coroutine more for each who waits
+            core = self._core
+            try:
+                await core.turn(place)
+            except BaseException as error:
+                core.leave(place, error)
+                raise
+            core.served(place)
 
     def try_acquire_nowait(self, cost: Any = 1, *, key: str = "") -> Decision:
         """See `BaseLimiter.try_acquire_nowait`."""
@@ -86,6 +99,8 @@ class WindowLane:
     """The lane of an exact sliding window: while its log has room, without looking what has run out."""
 
     _table: Table
+    _core: Any
+    _arrive: Callable[[Any, str, float | None, int], Place | None]
 
     async def acquire(self, cost: Any = 1, *, key: str = "", max_wait: float | None = None, priority: int = 0) -> None:
         """See `BaseLimiter.acquire`."""
@@ -100,4 +115,12 @@ class WindowLane:
                     log.used += 1
                     ticks.append(now)
                     return
-        await super().acquire(cost, key=key, max_wait=max_wait, priority=priority)  # type: ignore[misc]
+        place = self._arrive(cost, key, max_wait, priority)
+        if place is not None:  # as `stand`, without a coroutine more for each who waits
+            core = self._core
+            try:
+                await core.turn(place)
+            except BaseException as error:
+                core.leave(place, error)
+                raise
+            core.served(place)

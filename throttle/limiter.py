@@ -16,7 +16,7 @@ from .lanes import BucketLane, WindowLane
 from .permits import Booking, check_options
 from .rates import Rate
 from .rulecore import RuleCore
-from .waiting import GRANTED
+from .waiting import Place
 
 __all__ = [
     "BaseLimiter", "Bound", "FixedWindow", "Limiter", "RuleLimiter", "SlidingWindow", "SlidingWindowCounter",
@@ -110,14 +110,17 @@ class BaseLimiter:
         the line as it stands cannot serve this call within `max_wait` seconds, or as soon as that becomes so; nothing
         is taken then. Raises `CostExceedsBurst` for what can never be granted. No checkpoint when it need not wait.
         """
+        place = self._arrive(cost, key, max_wait, priority)
+        if place is not None:
+            await self._core.stand(place)
+
+    def _arrive(self, cost: Any, key: str, max_wait: float | None, priority: int) -> Place | None:
+        """Take at once; or a place in line to `stand` in."""
         core = self._core
         amount = core.ask(cost, key)
-        check_options(max_wait, priority)
-        if core.passes(key, amount):
-            return
-        gate, place = core.enter(key, amount, max_wait=max_wait, priority=priority)
-        if place.outcome is not GRANTED:
-            await core.stand(gate, place)
+        if max_wait is not None or priority.__class__ is not int:
+            check_options(max_wait, priority)
+        return core.arrive(key, amount, max_wait, priority)
 
     async def __aenter__(self) -> None:
         """`acquire()` of one."""

@@ -88,7 +88,7 @@ class Permit:
         if call is not None:
             call.hear(outcome, hints, held=hints.refused, news=self._news or not hints.refused)
             if hints.refused:
-                call.ticket = self._place.rank[1]  # back to its old place in the line
+                call.ticket = self._place.ticket  # back to its old place in the line
 
     def slow(self) -> None:
         """The server failed as an overloaded one does: hold back as after a refusal that names no time."""
@@ -146,7 +146,7 @@ class Booking:
             self._key, self._cost, max_wait=self._max_wait, priority=self._priority, slots=self._slots, holding=True
         )
         if place.outcome is not GRANTED:
-            await core.stand(gate, place)
+            await core.stand(place)
         else:
             call = current_call.get()
             if call is not None and call.granted is not None:

@@ -86,6 +86,8 @@ class RuleCore(Core):
         return self.table.rule.period
 
     def cost(self, cost: Any) -> Exact:
+        if cost.__class__ is int and cost >= 0:
+            return cost
         number = exact(check_number("cost", cost))
         if not isinstance(number, int) and self.table.rule.whole:
             raise ValueError(f"cost must be a whole number for a {self.table.rule.kind} limiter, not {cost!r}")

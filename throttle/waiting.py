@@ -13,17 +13,26 @@ import itertools
 from abc import ABC, abstractmethod
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
 from .clock import REAL, Clock, LoopClock, wait_of
 from .loops import post, running
+from .rates import TICKS
 
-__all__ = ["GRANTED", "Gatelike", "Home", "Line", "LoopHome", "NapHome", "Place", "new_home", "new_ticket", "running"]
+__all__ = ["GRANTED", "Gatelike", "Home", "Line", "LoopHome", "NapHome", "Place", "new_home", "new_ticket", "rank_of", "running"]
 
 GRANTED = "granted"
 
 new_ticket: Callable[[], int] = itertools.count().__next__
+
+
+_APART = 1 << 64  # more than there will ever be tickets
+
+
+def rank_of(priority: int, ticket: int) -> int:
+    """One number to go by (a tuple would be one more object for each waiter): first the priority, then the ticket."""
+    return ticket - priority * _APART
 
 
 class Place:
@@ -38,7 +47,7 @@ class Place:
     def __init__(
         self,
         cost: Any,
-        rank: tuple[int, int],
+        rank: int,
         *,
         deadline: int | None = None,
         patience: int | None = None,
@@ -46,7 +55,7 @@ class Place:
         holding: bool = False,
     ) -> None:
         self.cost: Any = cost
-        self.rank: tuple[int, int] = rank  # (-priority, ticket): the smaller goes first
+        self.rank: int = rank  # the smaller goes first: see `rank_of`
         self.deadline: int | None = deadline  # the tick after which it must not be granted
         self.patience: int | None = patience  # ticks: the longest pause it waits out
         self.slots: tuple[Any, ...] = slots  # concurrency that is granted together with the permit
@@ -59,6 +68,11 @@ class Place:
         self.flight: Any = None  # the same as a learner knows it, which is then the probe
         self.home: Any = None
         self.wake: Any = None  # what its home wakes it with
+
+    @property
+    def ticket(self) -> int:
+        """Its turn among those of its priority."""
+        return self.rank % _APART
 
     def __lt__(self, other: Place) -> bool:
         return self.rank < other.rank
@@ -89,7 +103,7 @@ class Line:
         insort(places, place)
         return False
 
-    def last(self, rank: tuple[int, int]) -> bool:
+    def last(self, rank: int) -> bool:
         """Whether a place of that rank would come after everybody."""
         return not self._places or self._places[-1].rank < rank
 
@@ -116,8 +130,9 @@ class Gatelike(Protocol):
         """Time has passed on `loop`, or something has changed: serve the line."""
         ...
 
-    def seconds_to(self, due: int) -> float:
-        """Seconds from the time read last until the tick `due`."""
+    @property
+    def core(self) -> Any:
+        """Its core, whose `now` is the tick that was read last."""
         ...
 
 
@@ -159,8 +174,8 @@ class Home(ABC):
         ...
 
     @abstractmethod
-    async def wait(self, place: Place) -> None:
-        """Return when `place` has its outcome."""
+    def wait(self, place: Place) -> Awaitable[None]:
+        """Returns when `place` has its outcome."""
         ...
 
     def gone(self, place: Place) -> None:  # noqa: B027  # only one kind of home has to do something
@@ -187,14 +202,14 @@ class LoopHome(Home):
             self._timer = None
         self.due = due
         if due is not None:
-            self._timer = self.loop.call_later(self.gate.seconds_to(due), self._bell)
+            self._timer = self.loop.call_later((due - self.gate.core.now) / TICKS, self._bell)
 
     def _bell(self) -> None:
         self._timer = None
         self.ring()
 
-    async def wait(self, place: Place) -> None:
-        await place.wake
+    def wait(self, place: Place) -> Awaitable[None]:
+        return place.wake  # type: ignore[no-any-return]
 
 
 class NapHome(Home):
