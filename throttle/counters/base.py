@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..algorithms.base import Algorithm
+from ..errors import CounterUnavailable
 from ..rates import Exact
 
-__all__ = ["Ask", "Booking", "Counter", "Entry"]
+__all__ = ["Ask", "Booking", "Counter", "Entry", "Outage", "answer", "book_costs"]
+
+
+class Outage(CounterUnavailable):
+    """The store has been there and cannot be reached now: who waits for a permit goes on waiting, and asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,10 @@ class Ask:
     - `costs`: a batch in order of arrival, each booked whole; empty only looks.
     - `within`: the longest wait in ticks that is booked; `None` is any. A cost further away, and all after it, is not
     booked.
+    - `ahead`: how long after the first one others are booked, in ticks: those before its instant + `ahead`; `None` is
+    any.
     - `give`: permits to give back first (negative: to charge), from a refund or a settled permit.
+    - `pause`, `pause_all`: ticks for which nobody of this key, or of any key of this name, is granted; a later end wins.
     """
 
     name: str
@@ -29,6 +37,9 @@ class Ask:
     costs: tuple[Exact, ...] = ()
     within: int | None = 0
     give: Exact = 0
+    ahead: int | None = None
+    pause: int = 0
+    pause_all: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +50,14 @@ class Booking:
     - `waits`: of each booked cost, in order; shorter than the `costs` asked where one was too far away.
     - `wait`: of the first cost that was not booked, 0 where all were.
     - `remaining` and `reset_after`: after the booking.
+    - `paused`: until the last pause of this key ends.
     """
 
     waits: tuple[int, ...]
     wait: int
     remaining: Exact
     reset_after: int
+    paused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,45 @@ class Counter(Protocol):
         is booked at the latest of its instants in all of them, or in none. A refusal writes nothing."""
         ...
 
+    async def clear(self, name: str, key: str | None = None) -> object:
+        """Everything that is kept under `name`, or of one `key` of it, as new: counts and pauses."""
+        ...
+
     async def aclose(self) -> None:
         """Let go of what the counter holds open; it opens again by itself when used again."""
         ...
+
+
+def book_costs(
+    asks: Sequence[Ask], rules: Sequence[Algorithm], states: list[Any], now: int, start: int
+) -> tuple[tuple[int, ...], int]:
+    """Do to `states` (changed in place) what the asks want: give back, then book all costs together from the tick
+    `start` on. The waits of the booked ones from `now`, and that of the first that was not.
+
+    What a store does in its own language must equal this.
+    """
+    if len({len(ask.costs) for ask in asks}) > 1:
+        raise ValueError(f"asks of one call have the same costs, not {[ask.costs for ask in asks]}")
+    for index, (ask, rule) in enumerate(zip(asks, rules, strict=True)):
+        if ask.give > 0:
+            states[index] = rule.give(states[index], now, ask.give, None)
+        elif ask.give:
+            states[index] = rule.book(states[index], now, -ask.give)
+    waits: list[int] = []
+    at = max(now, start)
+    within = min((ask.within for ask in asks if ask.within is not None), default=None)
+    ahead = min((ask.ahead for ask in asks if ask.ahead is not None), default=None)
+    for costs in zip(*(ask.costs for ask in asks), strict=True):
+        at = max(rule.earliest(state, at, cost) for rule, state, cost in zip(rules, states, costs, strict=True))
+        wait = at - now
+        if (within is not None and wait > within) or (ahead is not None and waits and wait >= waits[0] + ahead):
+            return tuple(waits), wait
+        for index, cost in enumerate(costs):
+            states[index] = rules[index].book(states[index], at, cost)
+        waits.append(wait)
+    return tuple(waits), 0
+
+
+def answer(rule: Algorithm, state: Any, now: int, waits: tuple[int, ...], wait: int, paused: int) -> Booking:
+    """What a counter answers whose state is `state` after the booking; `paused`: the tick at which a pause ends."""
+    return Booking(waits, wait, rule.remaining(state, now), rule.full_at(state, now) - now, max(0, paused - now))

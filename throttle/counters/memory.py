@@ -9,7 +9,7 @@ from ..algorithms.base import Algorithm
 from ..clock import current_clock, ticks_of
 from ..guard import Guard
 from ..rates import Exact
-from .base import Ask, Booking
+from .base import Ask, Booking, answer, book_costs
 
 __all__ = ["PROCESS", "MemoryCounter", "Table"]
 
@@ -114,6 +114,7 @@ class MemoryCounter:
     def __init__(self) -> None:
         self.guard: Guard = Guard()
         self._tables: dict[str, Table] = {}
+        self._pauses: dict[tuple[str, str | None], int] = {}
 
     def __repr__(self) -> str:
         return "MemoryCounter()"
@@ -128,8 +129,6 @@ class MemoryCounter:
 
     async def book(self, asks: Sequence[Ask]) -> Sequence[Booking]:
         """All asks in one atomic step; see `Counter.book`. Time is the default clock's."""
-        if len({len(ask.costs) for ask in asks}) > 1:
-            raise ValueError(f"asks of one call have the same costs, not {[ask.costs for ask in asks]}")
         clock = current_clock()
         time = clock.now()
         now = ticks_of(time)
@@ -137,35 +136,40 @@ class MemoryCounter:
             tables = [self._tables.setdefault(ask.name, Table(ask.rule)) for ask in asks]
             for table in tables:
                 table.open = False  # until its limiter has had a look
-            for table, ask in zip(tables, asks, strict=True):
-                if ask.give:
-                    table.give(ask.key, now, ask.give, None)
-            waits, wait = self._book(tables, asks, now)
+            rules = [ask.rule for ask in asks]
+            states = [table.get(ask.key, now) for table, ask in zip(tables, asks, strict=True)]
+            pauses = [self._pause(ask, now) for ask in asks]
+            waits, wait = book_costs(asks, rules, states, now, max(pauses, default=0))
+            for table, ask, state in zip(tables, asks, states, strict=True):
+                if ask.give or waits:
+                    table.put(ask.key, state, now)
             for table, ask in zip(tables, asks, strict=True):
                 if table.core is not None and (ask.give or waits):  # who waits there looks again
                     table.core.tell(clock, time)
                     table.core.stirred(ask.key, now, None)
-            return [self._answer(table, ask, waits, wait, now) for table, ask in zip(tables, asks, strict=True)]
+            return [
+                answer(ask.rule, state, now, waits, wait, paused)
+                for ask, state, paused in zip(asks, states, pauses, strict=True)
+            ]
 
-    @staticmethod
-    def _book(tables: list[Table], asks: Sequence[Ask], now: int) -> tuple[tuple[int, ...], int]:
-        """Book the costs of all asks together; the waits of the booked ones, and that of the first that was not."""
-        waits: list[int] = []
-        at = now
-        for costs in zip(*(ask.costs for ask in asks), strict=True):
-            each = list(zip(tables, asks, costs, strict=True))
-            at = max(ask.rule.earliest(table.get(ask.key, now), at, cost) for table, ask, cost in each)
-            if any(ask.within is not None and at - now > ask.within for ask in asks):
-                return tuple(waits), at - now
-            for table, ask, cost in each:
-                table.put(ask.key, ask.rule.book(table.get(ask.key, now), at, cost), now)
-            waits.append(at - now)
-        return tuple(waits), 0
+    def _pause(self, ask: Ask, now: int) -> int:
+        """The tick at which the last pause of the key ends; what the ask adds to it included."""
+        pauses = self._pauses
+        for key, ticks in ((ask.key, ask.pause), (None, ask.pause_all)):
+            if ticks:
+                pauses[ask.name, key] = max(pauses.get((ask.name, key), 0), now + ticks)
+        ends = [pauses.get((ask.name, key), 0) for key in (ask.key, None)] if pauses else [0]
+        return max(ends)
 
-    @staticmethod
-    def _answer(table: Table, ask: Ask, waits: tuple[int, ...], wait: int, now: int) -> Booking:
-        state = table.get(ask.key, now)
-        return Booking(waits, wait, ask.rule.remaining(state, now), ask.rule.full_at(state, now) - now)
+    async def clear(self, name: str, key: str | None = None) -> None:
+        """Everything under `name`, or of one `key` of it, as new."""
+        with self.guard:
+            for paused in [one for one in self._pauses if one[0] == name and key in (None, one[1])]:
+                del self._pauses[paused]
+            table = self._tables.get(name)
+            if table is not None:
+                table.open = False
+                table.reset(key)
 
     async def aclose(self) -> None:
         """Nothing to close."""

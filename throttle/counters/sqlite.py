@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from ..clock import REAL, current_clock, ticks_of
 from ..errors import CounterUnavailable
 from ..rates import seconds
-from .base import Ask, Booking, Entry
+from .base import Ask, Booking, Entry, book_costs
 from .database import Database
 from .states import dump_rule, dump_state, load_rule, load_state, spell
 from .transactions import Transactions
@@ -111,10 +111,10 @@ class SQLiteCounter:
 
     def _book(self, asks: Sequence[Ask], now: int) -> list[Booking]:
         counts = [self._read(ask, now) for ask in asks]
-        for count in counts:
-            if count.ask.give:
-                count.state = _given(count, now)
-        waits, wait = _booked(counts, now)
+        states = [count.state for count in counts]
+        waits, wait = book_costs(asks, [count.rule for count in counts], states, now, now)
+        for count, state in zip(counts, states, strict=True):
+            count.state = state
         if waits or any(count.ask.give or count.moved for count in counts):
             self._write(counts, now)
         return [
@@ -176,24 +176,3 @@ class SQLiteCounter:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
-
-
-def _given(count: _Count, now: int) -> Any:
-    """The state after what the ask gives back, or charges."""
-    rule, amount = count.rule, count.ask.give
-    return rule.book(count.state, now, -amount) if amount < 0 else rule.give(count.state, now, amount, None)
-
-
-def _booked(counts: list[_Count], now: int) -> tuple[tuple[int, ...], int]:
-    """Book the costs of all asks together; the waits of the booked ones, and that of the first that was not."""
-    waits: list[int] = []
-    at = now
-    for costs in zip(*(count.ask.costs for count in counts), strict=True):
-        each = list(zip(counts, costs, strict=True))
-        at = max(count.rule.earliest(count.state, at, cost) for count, cost in each)
-        if any(count.ask.within is not None and at - now > count.ask.within for count in counts):
-            return tuple(waits), at - now
-        for count, cost in each:
-            count.state = count.rule.book(count.state, at, cost)
-        waits.append(at - now)
-    return tuple(waits), 0
