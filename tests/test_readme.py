@@ -1,6 +1,6 @@
 """Every block of code in the README and the documentation runs: Python in virtual time; a `text` block right after
-it is what it must print. A block that brings no server of its own has one that refuses nothing. Commands are checked against
-the command line they belong to."""
+it is what it must print. A block that brings no server of its own has one that refuses nothing. Commands are checked
+against the command line they belong to."""
 
 from __future__ import annotations
 
