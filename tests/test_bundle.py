@@ -120,6 +120,14 @@ def test_the_decorator_is_for_async_functions(function: Any) -> None:
 
 
 @virtual
+async def test_a_call_made_already_is_one_clear_error() -> None:
+    async def work() -> None: ...
+
+    with pytest.raises(TypeError, match="takes the async function and its arguments, not what calling it gave"):
+        await Throttle().call(work())  # type: ignore[arg-type]
+
+
+@virtual
 async def test_retry_is_outside_and_every_attempt_pays() -> None:
     api = Throttle(TokenBucket("1/s"), retry=AT_ONCE)
 
@@ -810,7 +818,7 @@ async def test_a_bound_limiter_keeps_its_key() -> None:
     [
         ({"limiter": True}, TypeError, "limiter=True"),
         ({"limiter": "often"}, ValueError, "often"),
-        ({"limiter": object()}, TypeError, "a limiter is a limiter"),
+        ({"limiter": object()}, TypeError, "a limiter such as"),
         ({"retry": 5}, TypeError, "retry takes a Retry"),
         ({"retry": Retry}, TypeError, "retry takes a Retry"),
         ({"retry": retry}, TypeError, "retry takes a Retry"),

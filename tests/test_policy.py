@@ -334,8 +334,8 @@ def test_close_lets_go() -> None:
         ({"on": WaitTooLong}, ValueError, "never retried"),
         ({"on_result": ValueError}, TypeError, "on_result takes a function"),
         ({"on_result": 5}, TypeError, "on_result"),
-        ({"stop": tenacity.stop_after_attempt}, TypeError, "stop takes a function"),
-        ({"stop": 5}, TypeError, "stop takes a function, not 5"),
+        ({"stop": tenacity.stop_after_attempt}, TypeError, "stop takes a stop of tenacity"),
+        ({"stop": 5}, TypeError, r"stop takes a stop of tenacity such as stop_after_delay\(30\), not 5"),
         ({"hints": Hints()}, TypeError, "hints takes a function"),
         ({"backoff": 1.0}, TypeError, "backoff takes"),
         ({"backoff": FullJitter}, TypeError, "backoff takes"),
@@ -429,3 +429,8 @@ def test_rules_of_ones_own() -> None:
 def test_bad_rules(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(options))):
         HTTPRules(**options)
+
+
+def test_a_status_alone_is_one_clear_error() -> None:
+    with pytest.raises(TypeError, match=r"statuses takes status codes such as \{502, 503\}, not 500"):
+        HTTPRules(statuses=500)  # type: ignore[arg-type]

@@ -946,6 +946,7 @@ def test_a_bad_extension_is_one_clear_error(extension: Any, error: Any, says: st
         ({"unknown": 5}, TypeError, "unknown"),
         ({"inner": 5}, TypeError, "inner must be an async transport of httpx"),
         ({"inner": HTTP.AsyncHTTPTransport}, TypeError, "inner must be"),
+        ({"inner": "10/s"}, TypeError, "not '10/s'; a limit is given by name: limiter="),
         ({"inner": HTTP.HTTPTransport()}, TypeError, "inner must be"),
     ],
 )

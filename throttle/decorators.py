@@ -73,6 +73,9 @@ def check_async(fn: Any, who: str) -> None:
     """Refuse what is not an async function, in words that help."""
     if inspect.isasyncgenfunction(fn):
         raise TypeError(f"{who} is for async functions; {fn!r} is an async generator: throttle each step inside it")
+    if inspect.iscoroutine(fn):
+        fn.close()  # or Python complains, too, that it was never awaited
+        raise TypeError(f"{who} takes the async function and its arguments, not what calling it gave: {fn!r}")
     if not is_async(fn):
         raise TypeError(f"{who} is for async functions, and {fn!r} is none: write `async def`")
 

@@ -280,7 +280,9 @@ class RuleLimiter(BaseLimiter):
         self._held = bool(rule.holds)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._core.table.spec!r}>"
+        from .counters.states import spell
+
+        return f"<{type(self).__name__} {spell(self._core.table.spec)}{', hold' if self._held else ''}>"
 
     def reconfigure(self, rate: Rate | str | float, *, burst: float | None = None) -> None:
         """Another rate at once, also for who is waiting; what was used stays used, without `burst` the old one stays.
@@ -427,4 +429,4 @@ def limiter_of(value: BaseLimiter | Bound | Rate | str | float, *, hold: bool = 
         return value
     if isinstance(value, (Rate, str, int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
         return SlidingWindow(value, hold=hold)
-    raise TypeError(f"a limiter is a limiter, a Rate or its spelling such as '10/s'; not {value!r}")
+    raise TypeError(f"a limiter such as TokenBucket('10/s'), a Rate or its spelling '10/s' is wanted; not {value!r}")

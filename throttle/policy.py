@@ -68,6 +68,8 @@ class HTTPRules:
         if isinstance(self.methods, str) or not all(isinstance(name, str) for name in self.methods):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"methods takes names such as {{'GET', 'PUT'}}, not {self.methods!r}")
         statuses: Collection[Any] = self.statuses
+        if not isinstance(statuses, Collection):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"statuses takes status codes such as {{502, 503}}, not {statuses!r}")
         if not all(isinstance(status, int) and 100 <= status <= 999 for status in statuses):
             raise ValueError(f"statuses takes status codes such as {{502, 503}}, not {self.statuses!r}")
         object.__setattr__(self, "methods", frozenset(method.upper() for method in self.methods))
@@ -158,7 +160,8 @@ class Policy:
             value = getattr(self, name)
             mistaken = isinstance(value, type) and (name == "stop" or issubclass(value, BaseException))
             if value is not None and (mistaken or not callable(value)):
-                raise TypeError(f"{name} takes a function, not {value!r}")
+                what = "a stop of tenacity such as stop_after_delay(30)" if name == "stop" else "a function"
+                raise TypeError(f"{name} takes {what}, not {value!r}")
 
     def _check_parts(self) -> None:
         waits = callable(self.backoff) or callable(getattr(self.backoff, "delays", None))

@@ -95,7 +95,8 @@ class TransportCore:
         self._inner = self._http.AsyncHTTPTransport() if inner is None else inner
         self._key, self._cost, self._max_wait = by_origin, 1, None
         if isinstance(self._inner, type) or not hasattr(self._inner, "handle_async_request"):
-            raise TypeError(f"inner must be an async transport of {self._http.__name__}, not {inner!r}")
+            hint = "; a limit is given by name: limiter=" if isinstance(inner, (str, BaseLimiter, Bound)) else ""
+            raise TypeError(f"inner must be an async transport of {self._http.__name__}, not {inner!r}{hint}")
 
     @classmethod
     def _of(cls, service: Service, inner: Any = None) -> Self:
