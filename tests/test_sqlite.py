@@ -75,9 +75,9 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
     return Wall(monkeypatch)
 
 
-def take(counter: Any, rule: Any, *costs: Any, key: str = "k", within: int | None = 0, give: Any = 0) -> Any:
+def take(counter: Any, rule: Any, *costs: Any, key: str = "k", within: int | None = 0, **more: Any) -> Any:
     async def main() -> Any:
-        (booking,) = await counter.book([Ask("n", key, rule, costs, within, give)])
+        (booking,) = await counter.book([Ask("n", key, rule, costs, within, **more)])
         return booking
 
     return asyncio.run(main())
@@ -91,6 +91,9 @@ STEPS = st.lists(
         st.lists(st.integers(0, 4), max_size=3),  # costs
         st.integers(-2, 2),  # given back
         st.sampled_from([0, TICKS, None]),  # the longest wait
+        st.sampled_from([None, None, 0, TICKS // 2]),  # how long after the first one others are booked
+        st.sampled_from([0] * 8 + [TICKS // 3, TICKS]),  # a pause of this key
+        st.sampled_from([0] * 8 + [TICKS // 3, TICKS]),  # a pause of all keys
         st.sampled_from([False] * 9 + [True]),  # closed and opened again before
     ),
     max_size=12,
@@ -104,12 +107,12 @@ def test_it_books_as_memory_does(counter: SQLiteCounter, kind: str) -> None:
     @settings(max_examples=40)
     @given(steps=STEPS)
     def trace(steps: list[Any]) -> None:
-        key, memory = str(next(number)), MemoryCounter()
+        name, memory = str(next(number)), MemoryCounter()
 
         async def main() -> None:
-            for gap, costs, give, within, again in steps:
+            for gap, costs, give, within, ahead, pause, pause_all, again in steps:
                 await asyncio.sleep(gap)
-                asks = [Ask("n", key, rule, tuple(costs), within, give)]
+                asks = [Ask(name, "k", rule, tuple(costs), within, give, ahead, pause, pause_all)]
                 if again:
                     await counter.aclose()
                 assert await counter.book(asks) == await memory.book(asks)
@@ -275,6 +278,64 @@ def test_a_key_as_new_is_not_kept(counter: SQLiteCounter, wall: Wall) -> None:
     take(counter, BUCKET, 3)
     assert take(counter, BUCKET, give=3).remaining == 5
     assert asyncio.run(counter.entries()) == []
+
+
+# ── pauses ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_pause_holds_back_its_key_or_all_and_is_kept(counter: SQLiteCounter, wall: Wall, path: Path) -> None:
+    assert take(counter, BUCKET, pause=2 * TICKS).paused == 2 * TICKS
+    assert take(counter, BUCKET, pause=TICKS).paused == 2 * TICKS  # a later end wins
+    other = SQLiteCounter(path)
+    refused = take(other, BUCKET, 1)
+    assert (refused.waits, refused.wait, refused.remaining) == ((), 2 * TICKS, 5)
+    assert take(other, BUCKET, 1, key="").waits == take(other, BUCKET, 1, key="j").waits == (0,)
+    assert take(other, BUCKET, key="j", pause_all=3 * TICKS).paused == 3 * TICKS
+    assert take(counter, BUCKET, 1, 1, within=None).waits == (3 * TICKS, 3 * TICKS)
+    wall.now += 3
+    assert take(counter, BUCKET, 1, key="j").waits == (0,)
+    assert take(counter, BUCKET).paused == 0
+    asyncio.run(other.aclose())
+
+
+def test_a_wall_clock_set_back_prolongs_no_pause(counter: SQLiteCounter, wall: Wall) -> None:
+    take(counter, BUCKET, pause=2 * TICKS)
+    wall.now -= 3600
+    assert take(counter, BUCKET, 1).wait == 2 * TICKS
+    wall.now += 1
+    assert take(counter, BUCKET, 1).wait == pytest.approx(TICKS, abs=1000)
+    wall.now += 1.001
+    assert take(counter, BUCKET, 1).waits == (0,)
+
+
+def test_pauses_are_shown_and_cleared(counter: SQLiteCounter, wall: Wall) -> None:
+    async def main() -> None:
+        await counter.book([Ask("a", "used", BUCKET, (5,), None, pause=TICKS)])
+        await counter.book([Ask("a", "idle", BUCKET, pause=2 * TICKS)])
+        await counter.book([Ask("b", "idle", BUCKET, pause_all=3 * TICKS)])
+        await counter.book([Ask("c", "used", BUCKET, (5,), None, pause_all=4 * TICKS)])
+        await counter.book([Ask("d", "idle", BUCKET, pause=TICKS)])
+        found = [(one.name, one.key, one.kind, one.paused_for) for one in await counter.entries()]
+        assert found == [
+            ("a", "idle", "pause", 2.0),
+            ("a", "used", "token_bucket", 1.0),
+            ("b", "", "pause", 3.0),
+            ("c", "used", "token_bucket", 4.0),
+            ("d", "idle", "pause", 1.0),
+        ]
+        assert await counter.clear("a", "idle") == 1
+        assert await counter.clear("b", "") == 0  # a pause of all is not that key's
+        assert await counter.clear("b") == 1
+        assert await counter.clear("c") == 2
+        wall.now += 1
+        assert [(one.name, one.key, one.paused_for) for one in await counter.entries()] == [("a", "used", 0.0)]
+
+    asyncio.run(main())
+
+
+def test_a_pause_may_last_for_ever(counter: SQLiteCounter, wall: Wall) -> None:
+    take(counter, BUCKET, pause=10**30)
+    assert take(counter, BUCKET).paused > 10**18
 
 
 # ── looking and clearing ────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import TypeVar
 
 from ..errors import CounterUnavailable
+from .base import Outage
 
 __all__ = ["Database", "Locked", "network_of"]
 
@@ -43,7 +44,7 @@ _WHY = {
 _creating = Lock()
 
 
-class Locked(CounterUnavailable):
+class Locked(Outage):
     """Others held the file for too long."""
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from ..clock import REAL, current_clock, ticks_of
 from ..errors import CounterUnavailable
 from ..rates import seconds
-from .base import Ask, Booking, Entry, book_costs
+from .base import Ask, Booking, Entry, answer, book_costs
 from .database import Database
 from .states import dump_rule, dump_state, load_rule, load_state, spell
 from .transactions import Transactions
@@ -28,16 +28,26 @@ CREATE TABLE counts (
     at INTEGER NOT NULL, full_at INTEGER NOT NULL,
     PRIMARY KEY (name, key, kind)
 ) WITHOUT ROWID;
-CREATE INDEX counts_full ON counts (full_at)
+CREATE INDEX counts_full ON counts (full_at);
+CREATE TABLE pauses (
+    name TEXT, key TEXT, of_all INTEGER,
+    until INTEGER NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (name, of_all, key)
+) WITHOUT ROWID
 """
 _READ = "SELECT rule, state, at FROM counts WHERE name = ? AND key = ? AND kind = ?"
 _WRITE = "INSERT OR REPLACE INTO counts VALUES (?, ?, ?, ?, ?, ?, ?)"
 _DROP = "DELETE FROM counts WHERE name = ? AND key = ? AND kind = ?"
 _TIDY = """DELETE FROM counts WHERE (name, key, kind) IN (
     SELECT name, key, kind FROM counts WHERE full_at <= ? LIMIT 2)"""
+_PAUSES = "SELECT of_all, until, at FROM pauses WHERE name = ? AND (of_all OR key = ?)"
+_PAUSE = "INSERT OR REPLACE INTO pauses VALUES (?, ?, ?, ?, ?)"
+_UNPAUSE = "DELETE FROM pauses WHERE until <= ?"
 _LIST = """SELECT name, key, kind, rule, state, at FROM counts WHERE ? IS NULL OR name = ?
     ORDER BY name, key, kind"""
+_LIST_PAUSES = "SELECT name, key, of_all, until, at FROM pauses WHERE ? IS NULL OR name = ? ORDER BY name, key"
 _CLEAR = "DELETE FROM counts WHERE name = ? AND (? IS NULL OR key = ?)"
+_CLEAR_PAUSES = "DELETE FROM pauses WHERE name = ? AND (? IS NULL OR key = ? AND NOT of_all)"
 _LAST = 2**63 - 1  # the largest integer that SQLite keeps
 
 
@@ -101,7 +111,9 @@ class SQLiteCounter:
 
     async def clear(self, name: str, key: str | None = None) -> int:
         """Everything that is kept under `name`, or of one `key` of it, as new; how many entries that were."""
-        return await self._transact(lambda now: self._execute(_CLEAR, (name, key, key)).rowcount)
+        return await self._transact(
+            lambda now: sum(self._execute(clear, (name, key, key)).rowcount for clear in (_CLEAR, _CLEAR_PAUSES))
+        )
 
     async def _transact(self, work: Callable[[int], T]) -> T:
         """`work` in a transaction, with the time at which that holds the lock."""
@@ -111,15 +123,16 @@ class SQLiteCounter:
 
     def _book(self, asks: Sequence[Ask], now: int) -> list[Booking]:
         counts = [self._read(ask, now) for ask in asks]
-        states = [count.state for count in counts]
-        waits, wait = book_costs(asks, [count.rule for count in counts], states, now, now)
+        pauses = [self._paused(ask, now) for ask in asks]
+        rules, states = [count.rule for count in counts], [count.state for count in counts]
+        waits, wait = book_costs(asks, rules, states, now, max(pauses, default=now))
         for count, state in zip(counts, states, strict=True):
             count.state = state
         if waits or any(count.ask.give or count.moved for count in counts):
             self._write(counts, now)
         return [
-            Booking(waits, wait, count.rule.remaining(count.state, now), count.rule.full_at(count.state, now) - now)
-            for count in counts
+            answer(count.rule, count.state, now, waits, wait, paused)
+            for count, paused in zip(counts, pauses, strict=True)
         ]
 
     def _read(self, ask: Ask, now: int) -> _Count:
@@ -141,15 +154,41 @@ class SQLiteCounter:
         except ValueError as error:
             raise CounterUnavailable(f"{self.path} is damaged: {error}") from error
 
+    def _paused(self, ask: Ask, now: int) -> int:
+        """The tick at which the last pause of the key ends; what the ask adds to it included."""
+        found = {of_all: times for of_all, *times in self._execute(_PAUSES, (ask.name, ask.key))}
+        last = 0
+        for of_all, key, ticks in ((0, ask.key, ask.pause), (1, "", ask.pause_all)):
+            until, at = found.get(of_all, (0, 0))
+            end = max(_until(until, at, now), now + ticks if ticks else 0)
+            if end > until or at > now:
+                self._execute(_UNPAUSE, (now,))
+                self._execute(_PAUSE, (ask.name, key, of_all, min(end, _LAST), now))
+            last = max(last, end)
+        return last
+
     def _entries(self, name: str | None, now: int) -> list[Entry]:
+        """Counts with their pauses, then pauses of what has no count."""
         found: list[Entry] = []
-        for where, key, kind, spelled, state, at in self._execute(_LIST, (name, name)).fetchall():
+        paused: dict[tuple[str, str], float] = {}
+        all_paused: dict[str, float] = {}
+        for where, key, of_all, until, at in self._execute(_LIST_PAUSES, (name, name)):
+            left = seconds(max(0, _until(until, at, now) - now))
+            if of_all:
+                all_paused[where] = left
+            elif left:
+                paused[where, key] = left
+        for where, key, kind, spelled, state, at in self._execute(_LIST, (name, name)):
             rule = self._load(load_rule, spelled)
             state = self._load(load_state, rule, state, min(at, now))
             remaining, reset_after = rule.remaining(state, now), rule.full_at(state, now) - now
             if reset_after > 0:  # else it is as new
-                found.append(Entry(where, key, kind, spell(rule), float(remaining), seconds(reset_after)))
-        return found
+                pause = max(paused.pop((where, key), 0.0), all_paused.get(where, 0.0))
+                found.append(Entry(where, key, kind, spell(rule), float(remaining), seconds(reset_after), pause))
+        named = {entry.name for entry in found}
+        paused.update({(where, ""): left for where, left in all_paused.items() if left and where not in named})
+        found += [Entry(*place, "pause", "", 0.0, 0.0, left) for place, left in paused.items()]
+        return sorted(found, key=lambda entry: (entry.name, entry.key, entry.kind))
 
     def _write(self, counts: list[_Count], now: int) -> None:
         for count in counts:
@@ -176,3 +215,8 @@ class SQLiteCounter:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
+
+
+def _until(until: int, at: int, now: int) -> int:
+    """The tick at which a pause ends that was written at `at`; the clock may have been set back since."""
+    return until - max(0, at - now)

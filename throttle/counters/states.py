@@ -58,7 +58,11 @@ def load_rule(text: str) -> Any:
 
 def _read(values: list[Any]) -> Any:
     kind, *rest = values
-    return _RULES[kind](*(_read(value) if isinstance(value, list) else _exact(value) for value in rest))
+    return _RULES[kind](*map(_field, rest))
+
+
+def _field(value: Any) -> Any:
+    return _read(value) if value.__class__ is list else _exact(value)
 
 
 def dump_state(rule: Any, state: Any, at: int) -> str:
