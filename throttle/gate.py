@@ -116,9 +116,12 @@ class Gate:
 
     def ready(self, place: Place, now: int) -> int | None:
         """The tick from which `place`, as the head, is granted; None while that hangs on something other than time."""
-        if self.paused_until > now or self.core.paused_until > now:
-            return self.held_until()
-        if self.way_back is not None and self.probing():
+        learns = self.learner is not None
+        if learns or self.paused_until > now or self.core.paused_until > now:
+            held = self.held_until()
+            if held > now:
+                return held
+        if (learns or self.way_back is not None) and self.probing():
             return None
         if place.slots and [slots for slots in place.slots if not slots.free(self)]:
             return None
