@@ -131,7 +131,7 @@ class Counting(Window):
         return passes, Hints(refused=not passes), 0.0
 
     def ideal(self, items: int) -> float:
-        return max(0.0, (items - self.limit) * self.seconds / self.limit)
+        return items * self.seconds / self.limit  # once the first burst is spent, what it was must run out
 
 
 # ── clients ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Learner"]
 
-_FIRST_SILENCE = TICKS // 200  # after a refusal that names no time: 5 ms, then longer
+_FIRST_SILENCE = TICKS // 50  # after a refusal that names no time: 20 ms, then longer
 _UNSERVED = TICKS // 10  # the same where nothing has ever passed: equal jitter of this, doubled each time
 _LONG_SILENCE = TICKS // 2  # from here on silences grow more slowly
 _LONGEST_SILENCE = 30 * TICKS
 _PATIENT = TICKS  # a refusal after a silence of this length is the call's; before it, it is the price of the search
+_SOME = 8  # permits that make a measurement
+_MANY = 20  # permits that make it a good one
 _RESERVE = 0.98  # the share of what was measured that is used
 _REMEMBERED = 60 * TICKS  # an idle key is forgotten after this
 _QUOTAS = 16  # no server has more
@@ -42,7 +44,7 @@ class Learner:
     """What is known of one key's limit. `initial`, `minimum` and `maximum` in permits per tick."""
 
     __slots__ = (
-        "_emptied", "_free", "_last", "_ledgers", "_passed", "_rate", "_refill", "_sure", "index", "maximum", "minimum",
+        "_burst", "_emptied", "_free", "_guessed", "_last", "_ledgers", "_passed", "_rate", "_refill", "_return", "_sure", "index", "maximum", "minimum",
         "named", "next_at", "opened", "random", "reacted_at", "row", "served", "silence", "slack", "until", "width",
     )  # fmt: skip
 
@@ -73,6 +75,9 @@ class Learner:
         self._refill = 0.0  # ... and so much has passed since
         self._free = 0.0  # what may go without a pace after a pause that the server has named
         self._rate: float | None = self._clamped(initial)
+        self._burst = 0.0  # so much passed at once in the smallest of those cycles
+        self._return = 0  # it took so long until something came back
+        self._guessed = False  # the pace is only what passed on average
         self._sure = 0.0  # how much has passed in the best measurement so far
         self._last = 0
         self._ledgers: dict[str | None, Ledger] = {}
@@ -101,7 +106,10 @@ class Learner:
 
     def full(self) -> bool:
         """Whether the next has to wait for an answer."""
-        return self.width.full()
+        if self.width.full():
+            return True
+        flying = self.width.cost
+        return any(ledger.doubtful(self.index, flying) for ledger in self._ledgers.values())
 
     def earliest(self, now: int, cost: float) -> int:
         """The tick from which `cost` may be sent, as far as time decides."""
@@ -203,15 +211,24 @@ class Learner:
     def _closed(self, at: int) -> None:
         """Nothing is left at `at`: what has passed since that was so last is what came back in between."""
         if self._rate is not None:
-            least = self._rate / 2 if self._sure else 0.0
-            self._rate = self._clamped(min(self._rate * 0.95, max(self._measured(at), least)))
+            measured = self._measured(at)
+            if measured < self._rate / 2 and self._guessed:  # it was no window that came back, but a bucket's drops
+                self._sure = 0.0
+            least = 0.0 if self._guessed else self._rate * (0.5 if self._refill >= _SOME else 0.85)
+            self._rate = self._clamped(min(self._rate * 0.95, max(measured, least)))
             self._sure = max(self._sure, self._refill)
+            self._guessed = False
         self._emptied, self._refill = at, 0.0
 
     def _measured(self, at: int) -> float:
-        """Permits per tick that came back, at least."""
+        """Permits per tick that came back, at least; after a named pause a full bucket may have come on top."""
         since = self._emptied if self._emptied >= 0 else self.opened
-        return _RESERVE * max(self._refill, 1.0) / max(at - since, 1)
+        measured = max(self._refill, 1.0) / max(at - since, 1)
+        if self._passed >= _MANY:  # the pace was right for long; a long silence before it says nothing against it
+            measured = max(measured, 0.75 * self._passed / max(at - self.opened, 1))
+        if self.named:
+            measured = max(measured, (self._passed - self._burst) / max(at - self.opened, TICKS // 100))
+        return _RESERVE * measured
 
     def _be_silent(self, now: int) -> None:
         gap = 0 if self._rate is None else round(1 / self._rate)
@@ -221,9 +238,9 @@ class Learner:
             self.until = max(self.until, now + self.silence)
             return
         if self.row == 1:
-            silence = max(_FIRST_SILENCE, gap)
+            silence = max(_FIRST_SILENCE if not gap else 0, gap, self._return // 16)
         else:
-            silence = self.silence * 2 if self.silence < _LONG_SILENCE else self.silence * 3 // 2
+            silence = self.silence * 3 if self.silence < _LONG_SILENCE else self.silence * 3 // 2
         self.silence = min(silence, _LONGEST_SILENCE)
         self.until = max(self.until, now + round(self.silence * (1 + self.random() / 10)))
 
@@ -234,17 +251,21 @@ class Learner:
 
     def _reopened(self, at: int) -> None:
         """The first request passes after refusals: something has come back by `at`."""
+        if self.row > 1 and not self.named:
+            self._return = at - self._emptied
         average = self._passed / max(at - self.opened, 1)
         if not self._passed:
             pass  # it has only begun: nothing was learned yet
         elif self._rate is None:
             if not self._ledgers:
                 self._rate = self._clamped(max(average, 1 / max(at - self._emptied, 1)))
+                self._guessed, self._sure = True, 0.0 if self.named else self._passed
                 self.slack = round(min(self._passed, 2.0) * TICKS / 100) if self._passed > 2 else 0
         elif self.row > 1:
             self._rate = self._clamped(max(self._rate, min(average, self._rate * 2)))
         if self.named:
-            self._free = self._passed
+            self._burst = min(self._passed, self._burst) if self._burst else self._passed
+            self._free = self._burst * 0.9 - 1
         self.row = 0
         self.opened, self._passed = at, 0.0
 
@@ -255,7 +276,11 @@ class Learner:
         assert self._rate is not None
         if now - self.next_at > 2 * gap:
             return
-        growth = 0.1 if self._sure >= 20 else 0.3 if self._sure >= 8 else 1.0
+        growth = 0.05 if self._sure >= _MANY else 0.3 if self._sure >= _SOME else 1.0
+        if self.named and self._sure >= _MANY:
+            growth = 0.02  # a refusal costs a whole pause
+        elif not self.named:
+            growth += 0.1 * min(now - self.reacted_at, 10 * TICKS) / TICKS
         self._rate = self._clamped(self._rate * (1 + growth * min(gap, TICKS) / TICKS))
 
     def _clamped(self, rate: float | None) -> float | None:

@@ -37,8 +37,8 @@ class Ledger:
     """One quota. `limit` and `window` (ticks) as far as they are known."""
 
     __slots__ = (
-        "_declared", "_foreign", "_jitter", "_least", "_log", "_random", "_used", "credit", "limit", "moving",
-        "reset_at", "window",
+        "_declared", "_first", "_foreign", "_jitter", "_least", "_log", "_random", "_used", "credit", "limit", "moving",
+        "reset_at", "shared", "window",
     )  # fmt: skip
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -50,6 +50,8 @@ class Ledger:
         self.reset_at: int = 0
         self.moving: bool = False  # permits come back one by one
         self._declared = False  # the window was told, not seen
+        self.shared: bool = False  # others spend it, too
+        self._first = 0.0  # the credit at the first answer of this window
         self._least = 0.0  # the least that was left in this window
         self._log: deque[tuple[int, float]] = deque()  # (answered, cost) of what passed within the window
         self._used = 0.0  # the cost of those
@@ -84,6 +86,10 @@ class Ledger:
             if over <= 0:
                 return max(now, answered + late)
         return now if over <= 0 or not self._log else max(now, self._log[-1][0] + late)
+
+    def doubtful(self, index: float, flying: float) -> bool:
+        """Whether others spend the same and more is under way than left: better hear first what they have taken."""
+        return self.shared and self.credit is not None and 0 < self.credit - index < flying
 
     def sent(self, index: float) -> bool:
         """`index` was sent; whether it asks for news of a new window: nobody should follow before its answer."""
@@ -125,6 +131,7 @@ class Ledger:
             self._least = min(self._least, left)
             if flying <= cost:  # all is answered: what was told out of order is put right
                 self.credit = self._least + total
+                self.shared = self._first - self.credit > 1 + (self.limit or 0.0) / 50
             else:
                 self.credit = min(self.credit, left + index)
             if told > now:
@@ -133,6 +140,7 @@ class Ledger:
     def _opens(self, left: float, sent: int, index: float, now: int, told: int, first: bool) -> None:
         """The first answer of a window: it may have been opened by this very request, or be no fixed window at all."""
         self.credit, self.reset_at, self._least = left + index, told, left
+        self._first = self.credit
         self._jitter = round(self._random() * min(max(told - now, 0) / JITTER, MOST_JITTER))
         if self.limit is None:
             return

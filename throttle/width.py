@@ -15,7 +15,7 @@ _WIDER = 1.3  # times as many under way ...
 _BETTER = 1.1  # ... must bring so many times as many answers a second
 _REST = 8  # epochs until a cap is tried again
 _DOUBLING = 8.0  # up to here one more with each answer, which doubles with each round trip; from here on more gently
-_QUICK = TICKS // 50  # where a round trip takes less, gentleness costs nothing
+_QUICK = TICKS // 10  # where a round trip takes less, gentleness costs nothing
 
 
 class Width:
@@ -41,6 +41,7 @@ class Width:
     def narrow(self) -> None:
         """One at a time."""
         self.limit = 1.0
+        self.capped, self._before = False, None
         self._start(-1)
 
     def sent(self, cost: float) -> None:
@@ -64,7 +65,7 @@ class Width:
         if full and not self.capped:
             quick = now - sent < _QUICK
             gentle = self.limit >= _DOUBLING
-            self.limit += 3.0 if told else (0.25 if quick else 0.5) if gentle else 1.0
+            self.limit += 2.0 if told else (0.25 if quick else 0.5) if gentle else 1.0
 
     def _start(self, now: int) -> None:
         self._answers, self._flown, self._began = 0, 0, now
