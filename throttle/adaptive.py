@@ -69,7 +69,7 @@ class Learner:
         self.silence: int = 0  # how long the last of them was followed by
         self.named: bool = False  # the server has named that time
         self.served: bool = False  # something has passed: the server is alive, and refuses for a limit
-        self.opened: int = 0  # something was left again from then on ...
+        self.opened: int = -1  # something was left again from then on ...
         self._passed = 0.0  # ... and so much has passed since
         self._emptied = -1  # nothing was left ...
         self._refill = 0.0  # ... and so much has passed since
@@ -130,6 +130,8 @@ class Learner:
 
     def sent(self, now: int, cost: float, *, lands: bool) -> Flight:
         """`cost` is sent; `lands`: its end will be told."""
+        if self.opened < 0:
+            self.opened = now
         self._last = now
         self.index += cost
         asks = [ledger for ledger in self._ledgers.values() if ledger.sent(self.index)] if self._ledgers else ()
