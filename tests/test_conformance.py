@@ -729,7 +729,7 @@ async def test_every_spelling_of_a_rate() -> None:
         assert (await limiter.peek()).remaining in {4, 8}
         bound = limiter["k"]
         assert limiter_of(bound) is bound
-    with pytest.raises(TypeError, match=r"a limiter such as TokenBucket\('10/s'\), a Rate or its spelling '10/s' is wanted; not None"):
+    with pytest.raises(TypeError, match=r"a limiter such as .*, a Rate or its spelling .* is wanted; not None"):
         limiter_of(None)  # type: ignore[arg-type]
     assert "4/s, hold" in repr(limiter_of("4/s", hold=True))
 
