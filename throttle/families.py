@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import islice
 
 from .ietf import PIECES, Told, named_limits, nameless_limit, policies, with_policies
-from .resets import Moment, duration, numbers, resets
+from .resets import Moment, duration, is_plain, numbers, resets
 from .structured import parse_list
 from .vendors import FIELDS, SCOPES
 
@@ -46,9 +46,17 @@ _WINDOW = re.compile("(?:.*-)?([0-9]*)(s|sec|second|secondly|m|min|minute|h|hour
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+Place = tuple[tuple[str, str], str]  # the family of a field and the name of its limit; the part it tells
+
+
 @lru_cache(maxsize=1024)
-def _place(field: str) -> tuple[str, str, str] | None:
-    """The family of a field, the name of its limit and the part it tells; None for what tells of no limit."""
+def _place(field: str) -> Place | None:
+    """Where a field belongs; None for what tells of no limit."""
+    place = _triple(field)
+    return None if place is None else (place[:2], place[2])
+
+
+def _triple(field: str) -> tuple[str, str, str] | None:
     if known := FIELDS.get(field):
         return known
     match = None if field in SCOPES else _FIELD.fullmatch(field)
@@ -81,8 +89,14 @@ _KEYS = {"b": "name", "q": "limit", "total": "limit", "r": "remaining", "remaini
 )
 
 
+_COUNTS = ("limit", "remaining", "used")
+_OF_ONE = frozenset({*_COUNTS, "reset", "after", "window", "window-ms"})  # parts told by a number
+
+
 class _Reader:
     """Reads the fields of one response one by one into limits."""
+
+    __slots__ = ("combined", "moment", "others", "policies", "told", "unit")
 
     def __init__(self, moment: Moment, unit: float) -> None:
         self.moment = moment
@@ -92,16 +106,17 @@ class _Reader:
         self.policies: dict[str, list[Told]] = {}
         self.others: list[Told] = []
 
-    def read(self, place: tuple[str, str, str], values: list[str]) -> None:
-        family, name, part = place
-        if part in ("limit", "remaining", "used", "reset", "after", "window", "window-ms"):
-            self.part(family, name, part, values)
+    def read(self, place: Place, values: list[str]) -> None:
+        key, part = place
+        family, name = key
+        if part in _OF_ONE:
+            self.part(key, part, values)
         elif part == "policy":
             self.policies.setdefault(family, []).extend(policies(", ".join(values)))
         elif part == "all":
             self.combined.append((family, values))
         elif part == "name":
-            self.of(family, "").name = values[0].strip(" \t") or None
+            self.of((family, "")).name = values[0].strip(" \t") or None
         elif part == "count":
             self.others.append(Told(name, window=_window_of(name)))
         elif part == "share":
@@ -109,21 +124,28 @@ class _Reader:
         else:
             self.others += _pairs(name, ", ".join(values), self.moment)
 
-    def of(self, family: str, name: str) -> Told:
-        return self.told.get((family, name)) or self.told.setdefault((family, name), Told(name or None))
+    def of(self, key: tuple[str, str]) -> Told:
+        told = self.told.get(key)
+        if told is None:
+            told = self.told[key] = Told(key[1] or None)
+        return told
 
-    def part(self, family: str, name: str, part: str, values: list[str]) -> None:
+    def part(self, key: tuple[str, str], part: str, values: list[str]) -> None:
         """One number of a limit; of repeated fields the more careful one."""
-        told = self.of(family, name)
-        if part in ("reset", "after"):
+        told = self.told.get(key)
+        if told is None:
+            told = self.of(key)
+        if part in _COUNTS and is_plain(values):  # nearly always
+            setattr(told, part, float(values[0]))
+        elif part in ("reset", "after"):
             wait = resets(values, self.moment, self.unit)
             if wait is not None:
                 setattr(told, part, max(wait, getattr(told, part) or 0.0))
         elif part in ("window", "window-ms"):
             window = _span(values, 0.001 if part == "window-ms" else 1.0)
             told.window = window or told.window
-        elif part == "limit" and any(";" in value for value in values):
-            self.policy_list(family, told, ", ".join(values))
+        elif part == "limit" and ";" in (text := values[0] if len(values) == 1 else ", ".join(values)):
+            self.policy_list(key[0], told, text)
         elif found := numbers(values):
             number = max(found) if part == "used" else min(found)
             if part == "remaining" or number >= 0:
@@ -142,12 +164,14 @@ class _Reader:
         found: list[Told] = []
         for family, values in self.combined:
             found += self.one_field(family, values)
-        for (_, name), told in self.told.items():
-            _complete(told, name)
-        _lend_resets(self.told)
-        found = _merged(found, self.told)
-        told_policies = [policy for family in self.policies.values() for policy in family]
-        found = with_policies(found, told_policies) if told_policies else found
+        told = self.told
+        for (_, name), one in told.items():
+            _complete(one, name)
+        if len(told) > 1:
+            _lend_resets(told)
+        found = _merged(found, told) if found or len(told) > 1 else list(told.values())
+        if self.policies:
+            found = with_policies(found, [policy for family in self.policies.values() for policy in family])
         return _told_something(found + self.others)
 
     def one_field(self, family: str, values: list[str]) -> list[Told]:
@@ -157,7 +181,7 @@ class _Reader:
         if told is not None:
             return [told]
         if ";" not in text and (number := numbers(values)) and min(number) >= 0:
-            self.of(family, "").limit = min(number)
+            self.of((family, "")).limit = min(number)
             return []
         return named_limits(text, self.moment)
 

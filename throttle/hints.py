@@ -83,11 +83,11 @@ def read_hints(
     50.0
     """
     pairs = _pairs(headers)
-    if body is None and status not in _TELLING and _nothing_in(pairs):
+    fields, telling = _fields(pairs)
+    if body is None and not telling and status not in _TELLING:
         return NOTHING
     if not isinstance(status, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         status = 0  # type: ignore[unreachable]  # whatever it is given
-    fields = _fields(pairs)
     age = numbers(fields["age"]) if "age" in fields else []
     moment = Moment(now, _first(fields, ("date",)), max(age, default=0.0))
     vendor = host_entry(host)
@@ -133,41 +133,66 @@ def _pairs(headers: Any) -> Sequence[Any]:
         return []
 
 
-def _nothing_in(pairs: Sequence[Any]) -> bool:
-    """Whether no field's name is of interest; one look at all names at once, because nearly always there is nothing."""
-    try:
-        if pairs and isinstance(pairs[0][0], bytes):
-            names = b"\n".join([name for name, _ in pairs]).decode("latin-1").lower()
-        else:
-            names = "\n".join([name for name, _ in pairs]).lower()
-    except (TypeError, ValueError, LookupError, AttributeError):
-        return False
-    return not any(map(names.__contains__, _WORDS))
+_LONGEST_NAMES = 8192  # characters of all names together that are worth remembering
+
+
+@lru_cache(maxsize=256)
+def _plan(names: tuple[str | bytes, ...]) -> tuple[tuple[tuple[int, str], ...], bool]:
+    """Where the fields of interest stand among these names, and whether any but the date tells something: the answers
+    of a server mostly have the same fields in the same order."""
+    if sum(map(len, names)) > _LONGEST_NAMES:
+        raise ValueError
+    found = [(at, known) for at, name in enumerate(names) if (known := _known(name)) is not None]
+    return tuple(found), any(known not in _BESIDE for _, known in found)
 
 
 @lru_cache(maxsize=1024)
 def _known(name: str | bytes) -> str | None:
     """The name of a field of interest in lower case, None of all others."""
+    if len(name) > _LONGEST_NAME:
+        return None
     text = (name if isinstance(name, str) else name.decode("latin-1")).lower()
     return text if text in _BESIDE or any(word in text for word in _WORDS) else None
 
 
-def _fields(pairs: Sequence[Any]) -> dict[str, list[str]]:
-    """The values of the fields of interest, by their names in lower case."""
+def _fields(pairs: Sequence[Any]) -> tuple[dict[str, list[str]], bool]:
+    """The values of the fields of interest, by their names in lower case; whether any but the date tells something."""
+    fields: dict[str, list[str]] = {}
+    try:
+        plan, telling = _plan(tuple([name for name, _ in pairs]))
+        for at, known in plan:
+            _, value = pairs[at]
+            if type(value) is bytes and known not in fields:  # nearly always
+                fields[known] = [value.decode("latin-1")]
+            else:
+                _add(fields, known, value)
+    except Exception:  # not all are pairs with names, or there are too many: one by one
+        return _fields_one_by_one(pairs), True
+    return fields, telling
+
+
+def _fields_one_by_one(pairs: Sequence[Any]) -> dict[str, list[str]]:
     fields: dict[str, list[str]] = {}
     for pair in pairs:
         try:
             name, value = pair
         except (TypeError, ValueError):  # no pair
             continue
-        known = _known(name) if isinstance(name, (str, bytes)) and len(name) <= _LONGEST_NAME else None
-        if known is None:
-            continue
-        for one in cast("Sequence[Any]", value) if isinstance(value, (list, tuple)) else (value,):
-            text = one if isinstance(one, str) else _text(one)
-            if text is not None:
-                fields.setdefault(known, []).append(text)
+        known = _known(name) if isinstance(name, (str, bytes)) else None
+        if known is not None:
+            _add(fields, known, value)
     return fields
+
+
+def _add(fields: dict[str, list[str]], known: str, value: Any) -> None:
+    """One more value of a field, or several."""
+    for one in cast("Sequence[Any]", value) if isinstance(value, (list, tuple)) else (value,):
+        text = one if isinstance(one, str) else _text(one)
+        if text is not None:
+            if known in fields:
+                fields[known].append(text)
+            else:
+                fields[known] = [text]
 
 
 def _text(value: object) -> str | None:

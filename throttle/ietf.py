@@ -8,9 +8,10 @@ ignored: the whole field if the grammar is broken (RFC 9651), one item if only t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .resets import Moment, reset_in
-from .structured import Member, Parameters, Token, Value, parse_dictionary, parse_list
+from .structured import Member, Token, Value, parse_dictionary, parse_list
 
 __all__ = ["Told", "named_limits", "nameless_limit", "policies", "with_policies"]
 
@@ -57,8 +58,10 @@ def nameless_limit(text: str, moment: Moment) -> Told | None:
     """The limit of draft 07; None if it is not of that form: `quota;t=1` is a Dictionary, too, but without Integers."""
     if text.count(",") + text.count(";") > PIECES:
         return None
-    members = parse_dictionary(text) or {}
-    limit, remaining, reset = (_whole(members[key][0]) if key in members else None for key in _NAMELESS)
+    members = parse_dictionary(text)
+    if not members:
+        return None
+    limit, remaining, reset = [_whole(members[key][0]) if key in members else None for key in _NAMELESS]
     if limit is None and remaining is None and reset is None:
         return None
     return Told(limit=limit, remaining=remaining, reset=None if reset is None else reset_in(reset, moment))
@@ -69,7 +72,8 @@ def named_limits(text: str, moment: Moment) -> list[Told]:
     found: dict[tuple[str, object], Told] = {}
     for value, parameters in _members(text):
         name, remaining, reset = _name(value), _whole(parameters.get("r")), _whole(parameters.get("t"))
-        if name is None or _broken(parameters, r=remaining, t=reset) or (remaining is None and reset is None):
+        broken = (remaining is None and "r" in parameters) or (reset is None and "t" in parameters)
+        if name is None or broken or (remaining is None and reset is None):
             continue
         told = Told(name, remaining=remaining, partition=parameters.get("pk"))
         told.reset = None if reset is None else reset_in(reset, moment)
@@ -79,29 +83,37 @@ def named_limits(text: str, moment: Moment) -> list[Told]:
     return list(found.values())
 
 
-def _broken(parameters: Parameters, **read: int | None) -> bool:
-    """Whether a parameter is there but not of its type."""
-    return any(key in parameters and number is None for key, number in read.items())
-
-
 def _tightness(told: Told) -> tuple[float, float]:
     return (float("inf") if told.remaining is None else told.remaining), -(told.reset or 0.0)
 
 
 def policies(text: str) -> list[Told]:
     """The policies of a RateLimit-Policy field, and those that draft 03 appends to RateLimit-Limit (nameless)."""
-    found: list[Told] = []
+    read = _policies if len(text) <= _SHORT else _policies.__wrapped__
+    return [
+        Told(name, limit, window=window, partition=partition, frees_itself=frees)
+        for name, limit, window, partition, frees in read(text)
+    ]
+
+
+_SHORT = 500  # characters of a policy that is worth remembering
+
+Policy = tuple[str | None, int, int | None, object, bool]
+
+
+@lru_cache(maxsize=256)
+def _policies(text: str) -> list[Policy]:
+    """Read once: a server's policies stay the same from answer to answer."""
+    found: list[Policy] = []
     for value, parameters in _members(text):
         nameless = _whole(value)
         name = None if nameless is not None else _name(value)
         limit = _whole(parameters.get("q")) if nameless is None else nameless
         key = "w" if "w" in parameters or nameless is None else "window"  # as before the IETF's drafts
         window = _whole(parameters.get(key)) or None
-        if limit is None or (name is None and nameless is None) or _broken(parameters, **{key: window}):
+        if limit is None or (name is None and nameless is None) or (window is None and key in parameters):
             continue
-        told = Told(name, limit=limit, window=window, partition=parameters.get("pk"))
-        told.frees_itself = parameters.get("qu") == "concurrent-requests"
-        found.append(told)
+        found.append((name, limit, window, parameters.get("pk"), parameters.get("qu") == "concurrent-requests"))
     return found
 
 

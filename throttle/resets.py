@@ -7,10 +7,11 @@ writes it, an RFC 3339 stamp or an HTTP-date (draft-ietf-httpapi-ratelimit-heade
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .retry_after import BETWEEN, LONGEST, epoch, http_date, plain_number, wall_clock
 
-__all__ = ["Moment", "duration", "numbers", "reset_in", "resets", "whole_text"]
+__all__ = ["Moment", "duration", "is_plain", "numbers", "reset_in", "resets", "whole_text"]
 
 
 class Moment:
@@ -66,6 +67,7 @@ def duration(text: str) -> float | None:
     return min(total, LONGEST) if at == len(text) > 0 else None
 
 
+@lru_cache(maxsize=64)  # several limits often tell the same one
 def _rfc3339(text: str) -> float | None:
     """Unix time of a stamp with its zone, the seconds may be missing; None if it is none."""
     match = _RFC3339.fullmatch(text)
@@ -104,7 +106,7 @@ def _reset(text: str, moment: Moment, unit: float) -> float | None:
     wait = duration(text)
     if wait is not None:
         return wait
-    stamp = _rfc3339(text)
+    stamp = (_rfc3339 if len(text) <= _LONGEST_TEXT else _rfc3339.__wrapped__)(text)
     if stamp is None:
         stamp = http_date(text, moment.reference)
     return None if stamp is None else moment.until(stamp)
@@ -113,6 +115,8 @@ def _reset(text: str, moment: Moment, unit: float) -> float | None:
 def resets(values: list[str], moment: Moment, unit: float = 1.0) -> float | None:
     """The longest wait by a reset field; repeated fields may be joined by ", ". None if any of it is unreadable."""
     longest = 0.0
+    if is_plain(values):
+        return reset_in(float(values[0]), moment, unit)
     for text in whole_text(values):
         wait = _reset(text, moment, unit)
         if wait is None:
@@ -121,14 +125,19 @@ def resets(values: list[str], moment: Moment, unit: float = 1.0) -> float | None
     return longest
 
 
+def is_plain(values: list[str]) -> bool:
+    """Whether there is one value of a few digits, as nearly always."""
+    text = values[0]
+    return len(values) == 1 and len(text) <= 15 and text.isdigit() and text.isascii()
+
+
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 
 
 def numbers(values: list[str]) -> list[float]:
     """The finite numbers of a repeated field; none of them if any is unreadable."""
-    text = values[0]
-    if len(values) == 1 and len(text) <= 15 and text.isdigit() and text.isascii():  # nearly always
-        return [float(text)]
+    if is_plain(values):
+        return [float(values[0])]
     found: list[float] = []
     for text in whole_text(values):
         if not _NUMBER.fullmatch(text) or abs(number := float(text)) > LONGEST:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from functools import lru_cache
 
 from .rates import check_number
 
@@ -65,15 +66,24 @@ def _full_year(digits: int, month: int, day: int, clock: float, now: float) -> i
     return year
 
 
+@lru_cache(maxsize=64)  # the answers of one second have the same Date
+def _fixdate(text: str) -> float | None:
+    match = _FIXED.fullmatch(text)
+    if match is None:
+        return None
+    day, name, year, hour, minute, second = match.groups()
+    return epoch(int(year), _MONTHS[name.lower()], int(day), int(hour), int(minute), int(second))
+
+
 def http_date(text: str, now: float) -> float | None:
     """Unix time of an HTTP-date in any of its three forms, None for everything else; `now` decides two-digit years.
 
     >>> http_date("Sun, 06 Nov 1994 08:49:37 GMT", 0.0)
     784111777.0
     """
-    if match := _FIXED.fullmatch(text):
-        day, name, year, hour, minute, second = match.groups()
-    elif match := _RFC850.fullmatch(text):
+    if len(text) == 29 and (stamp := _fixdate(text)) is not None:
+        return stamp
+    if match := _RFC850.fullmatch(text):
         day, name, year, hour, minute, second = match.groups()
         clock = 3600 * int(hour) + 60 * int(minute) + int(second)
         year = str(_full_year(int(year), _MONTHS[name.lower()], int(day), clock, now))
