@@ -29,22 +29,23 @@ FLOORS = {
             # trying again
             "driving retrying",
             # roof
-            "tally service exchange mapping decorators bundle transport httpx httpx2 testing cli",
+            "tally service exchange mapping decorators bundle transport httpx httpx2 testing pytest_plugin cli",
         ]
     )
     for name in names.split()
 }
 
 HOMES = {  # foreign module -> our modules that may touch it
-    "httpx": "httpx cli",
+    "httpx": "httpx testing.server cli",
     "httpx2": "httpx2",
     "tenacity": "backoff",
     "redis": "counters.redis",
     "sqlite3": "counters.database counters.transactions counters.sqlite",
     "anyio": "clock counters.transactions counters.sqlite waiting driving exchange mapping testing cli",
-    "trio": "waiting testing",
+    "trio": "waiting testing pytest_plugin",
     "time": "clock lanes counters retry_after hints driving testing cli",
     "random": "backoff counters policy core cli",
+    "pytest": "pytest_plugin",
     "click": "cli",
     "rich": "cli",
 }

@@ -1,11 +1,11 @@
 """Every refusal and failure that throttle raises.
 
-    ThrottleError
-    ├── WaitTooLong         refused: it would have to wait longer than max_wait
-    ├── CostExceedsBurst    (also ValueError) can never be granted
-    ├── RetryAfterTooLong   the server asks for more patience than allowed
-    ├── DeadlineExceeded    (also TimeoutError) timeout is over; __cause__ is the last failure
-    └── CounterUnavailable  the shared counter cannot be reached
+ThrottleError
+├── WaitTooLong         refused: it would have to wait longer than max_wait
+├── CostExceedsBurst    (also ValueError) can never be granted
+├── RetryAfterTooLong   the server asks for more patience than allowed
+├── DeadlineExceeded    (also TimeoutError) timeout is over; __cause__ is the last failure
+└── CounterUnavailable  the shared counter cannot be reached
 """
 
 from __future__ import annotations

@@ -101,9 +101,7 @@ class BaseLimiter:
     _core: Core
     _held = False  # whether a permit is held until its work ends
 
-    async def acquire(
-        self, cost: Any = 1, *, key: str = "", max_wait: float | None = None, priority: int = 0
-    ) -> None:
+    async def acquire(self, cost: Any = 1, *, key: str = "", max_wait: float | None = None, priority: int = 0) -> None:
         """Wait for the turn and take `cost` permits. First come first served per key, also between big and small costs.
 
         A higher `priority` goes ahead and may starve lower ones. Raises `WaitTooLong` (with `retry_after`) at once if

@@ -112,7 +112,6 @@ class Permit:
             self._ended = True
             self._core.land(self._gate, self._place, answered=answered if self._answered is None else self._answered)
 
-
     def _drop(self) -> None:
         """The same from a coroutine that is closed, by hand or by the garbage collector: never waits for a lock."""
         if not self._ended:

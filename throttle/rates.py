@@ -24,9 +24,7 @@ _UNITS = {
     **dict.fromkeys(("d", "day", "days"), Fraction(86400)),
 }
 _NUMBER = r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?"
-_SPELLING = re.compile(
-    rf"\s*({_NUMBER})\s*(?:/|\bper\b)\s*({_NUMBER})?\s*([a-z]+)\s*", re.ASCII | re.IGNORECASE
-)
+_SPELLING = re.compile(rf"\s*({_NUMBER})\s*(?:/|\bper\b)\s*({_NUMBER})?\s*([a-z]+)\s*", re.ASCII | re.IGNORECASE)
 _FORMS = 'such as "10/s", "100/minute", "1/5s" or "10 per 2 minutes"; units are ms, s, min, hour and day'
 
 
@@ -66,6 +64,7 @@ def seconds(ticks: Exact) -> float:
 
 
 _END = 1e15  # seconds: no instant is later, so that sums stay exact enough whatever a server asks for
+
 
 def ticks_of(now: float) -> int:
     """The whole nanosecond nearest to `now` seconds; monotone, and exact for times spelled in decimals."""

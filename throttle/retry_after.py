@@ -33,9 +33,7 @@ _LONG_DAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
 # Case is relaxed as caches do (RFC 9111 section 4.2); the name of the day need not fit the date.
 _FIXED = re.compile(f"{_SHORT_DAY}, ([0-9]{{2}}) {_MONTH} ([0-9]{{4}}) {_CLOCK} gmt", re.ASCII | re.IGNORECASE)
 _RFC850 = re.compile(f"{_LONG_DAY}, ([0-9]{{2}})-{_MONTH}-([0-9]{{2}}) {_CLOCK} gmt", re.ASCII | re.IGNORECASE)
-_ASCTIME = re.compile(
-    f"{_SHORT_DAY} {_MONTH} ([0-9]{{2}}| [0-9]) {_CLOCK} ([0-9]{{4}})", re.ASCII | re.IGNORECASE
-)
+_ASCTIME = re.compile(f"{_SHORT_DAY} {_MONTH} ([0-9]{{2}}| [0-9]) {_CLOCK} ([0-9]{{4}})", re.ASCII | re.IGNORECASE)
 
 
 def _days(year: int, month: int, day: int) -> int:
