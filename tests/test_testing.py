@@ -1,54 +1,100 @@
-"""More of virtual time: order, long programs, executors, peers outside; and the clocks underneath."""
+"""The testing kit: a clock that is moved by hand, a whole program in virtual time, trio's mock clock, `no_waits`."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import contextlib
-import math
+import gc
+import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 import trio
+import trio.testing
 from worlds import nothing_left
 
-from throttle import TokenBucket
-from throttle.calls import waits_are_off
-from throttle.clock import REAL, Clock, ticks_of, wait_of
+from throttle import Constant, Retry, SlidingWindow, TokenBucket
+from throttle.clock import REAL, Clock, current_clock, loop_clocks
+from throttle.counters import MemoryCounter
+from throttle.hints import Hints
 from throttle.testing import VirtualClock, no_waits, run_virtual
+from throttle.testing.virtual import RunClock, virtual_time
 
 
 def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-# ── VirtualClock ────────────────────────────────────────────────────────────────────────────────────────────────
+async def _awaited(program: Any) -> None:
+    await program
 
 
-@pytest.mark.anyio
-async def test_run_goes_from_deadline_to_deadline() -> None:
-    clock, log = VirtualClock(), []
+# ── VirtualClock ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_clock_stands_still_until_it_is_moved() -> None:
+    clock = VirtualClock()
+    assert clock.now() == 0.0
+    clock.advance(1.5)
+    clock.advance(0)
+    assert clock.now() == 1.5
+    assert repr(clock) == "<VirtualClock at 1.5 s>"
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), float("inf")])
+def test_a_clock_refuses_to_go_anywhere_else(bad: float) -> None:
+    clock = VirtualClock()
+    with pytest.raises(ValueError, match=str(bad)):
+        clock.advance(bad)
+    with pytest.raises(ValueError, match=str(bad)):
+        asyncio.run(clock.run(bad))
+    assert clock.now() == 0.0
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda main: trio.run(_awaited, main)], ids=["asyncio", "trio"])
+def test_sleepers_wake_in_order_and_each_runs_before_the_next(run) -> None:
+    clock = VirtualClock()
+    seen: list[tuple[str, float]] = []
 
     async def sleeper(name: str, *naps: float) -> None:
         for nap in naps:
             await clock.sleep(nap)
-            log.append((name, clock.now()))
+            seen.append((name, clock.now()))
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(sleeper, "a", 1, 1, 0, 1)
-        group.start_soon(sleeper, "b", 1.5, 5)
-        group.start_soon(sleeper, "c", 100)
-        await clock.run(3)
-        assert clock.now() == 3
-        assert log == [("a", 1), ("b", 1.5), ("a", 2), ("a", 2), ("a", 3)]
-        group.cancel_scope.cancel()
-    assert clock._sleepers == []
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(sleeper, "a", 2, 2, 2)
+            group.start_soon(sleeper, "b", 3)
+            group.start_soon(sleeper, "c", 0, -1, 100)
+            await clock.run(5)
+            assert clock.now() == 5
+            assert seen == [("c", 0), ("c", 0), ("a", 2), ("b", 3), ("a", 4)]
+            await clock.run(95)
+        assert seen[5:] == [("a", 6), ("c", 100)]
+
+    run(main())
+
+
+def test_advance_only_marks_and_a_cancelled_sleeper_leaves_nothing() -> None:
+    async def main() -> None:
+        clock = VirtualClock()
+        one, two = asyncio.create_task(clock.sleep(1)), asyncio.create_task(clock.sleep(1))
+        await asyncio.sleep(0)
+        one.cancel()
+        await asyncio.sleep(0)
+        clock.advance(1)
+        assert not two.done()
+        await two
+        assert one.cancelled()
+        assert not clock._sleepers
+
+    asyncio.run(main())
 
 
 @pytest.mark.anyio
@@ -87,7 +133,34 @@ async def test_the_clock_runs_while_others_spin_for_a_while() -> None:
         assert log == [1]
 
 
-# ── run_virtual ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── run_virtual ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_day_passes_at_once_for_sleeps_timeouts_and_limiters() -> None:
+    limiter = TokenBucket("1/h", burst=1)
+
+    async def main(hours: int) -> float:
+        loop = asyncio.get_running_loop()
+        assert loop.time() == 0.0
+        for _ in range(hours + 1):
+            await limiter.acquire()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(limiter.acquire(), 60)
+        await asyncio.sleep(3600 - 60)
+        assert limiter.try_acquire_nowait()
+        return loop.time()
+
+    assert run_virtual(main, 24) == 25 * 3600
+    assert run_virtual(main, 24) == 25 * 3600  # another clock: it starts full
+    assert limiter.try_acquire_nowait()  # and in real time, too
+
+
+def test_what_the_program_raises_comes_out() -> None:
+    async def main() -> None:
+        raise LookupError("gone")
+
+    with pytest.raises(LookupError, match="gone"):
+        run_virtual(main)
 
 
 def test_not_inside_another_loop() -> None:
@@ -127,6 +200,41 @@ def test_late_in_a_very_long_program() -> None:
         return now() - 3e9
 
     assert run_virtual(main) == pytest.approx(3, abs=1e-5)
+
+
+def test_an_hour_of_a_thousand_tasks_takes_about_a_second() -> None:
+    """36,000 permits in 3,600 s; the bound is five times what a loaded machine needs."""
+    limiter, granted = SlidingWindow("10/s"), 0
+
+    async def main() -> float:
+        async def worker() -> None:
+            nonlocal granted
+            for _ in range(36):
+                await limiter.acquire()
+                granted += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(1000):
+                group.create_task(worker())
+        return now()
+
+    began = time.process_time()
+    assert run_virtual(main) == 3599
+    assert granted == 36_000
+    assert time.process_time() - began < 8
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals go to the main thread")
+def test_a_signal_is_heard_in_a_busy_program() -> None:
+    async def main() -> bool:
+        heard = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, heard.set)
+        signal.raise_signal(signal.SIGUSR1)
+        for _ in range(100):
+            await asyncio.sleep(1)
+        return heard.is_set()
+
+    assert run_virtual(main)
 
 
 @pytest.mark.parametrize("call", [asyncio.to_thread, anyio.to_thread.run_sync])
@@ -202,50 +310,190 @@ def test_a_connection_that_is_refused() -> None:
     run_virtual(main)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 waits for children in threads that a loop does not know")
-def test_a_child_process() -> None:
+def test_virtual_time_waits_for_a_pipe() -> None:
+    async def main() -> tuple[bytes, float]:
+        process = await asyncio.create_subprocess_exec("sleep", "0.1", stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        out = await asyncio.wait_for(process.stdout.read(), 60)
+        await process.wait()
+        return out, asyncio.get_running_loop().time()
+
+    assert run_virtual(main) == (b"", 0.0)
+
+
+def test_a_server_in_the_same_loop_does_not_stop_time() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        await asyncio.sleep(1000)
+        writer.write(b"done")
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> tuple[bytes, float]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+            writer.write(b"x")
+            answer = await reader.read(100)
+            writer.close()
+            await writer.wait_closed()
+            return answer, asyncio.get_running_loop().time()
+
+    answer, now = run_virtual(main)
+    assert answer == b"done"
+    assert 1000 <= now < 1001
+
+
+def test_a_datagram_socket_does_not_stop_time() -> None:
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        await asyncio.sleep(50)
+        transport.close()
+        return loop.time()
+
+    assert run_virtual(main) == 50
+
+
+def test_a_connection_under_way_is_waited_for() -> None:
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        lonely = socket.socket()
+        lonely.setblocking(False)
+        try:
+            loop.add_writer(lonely, lambda: loop.remove_writer(lonely))  # not connected: it is ready with its error
+            await asyncio.sleep(5)
+            return loop.time()
+        finally:
+            loop.remove_writer(lonely)
+            for one in (near, far, lonely):
+                one.close()
+
+    assert run_virtual(main) == 5
+
+
+# ── trio ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def autojump(main: Any) -> Any:
+    return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_limiters_retries_and_sleeps_follow_the_mock_clock_of_trio() -> None:
+    policy = Retry(on=OSError, attempts=3, timeout=5000, backoff=Constant(1000))
+
     async def main() -> None:
-        async with asyncio.timeout(60):
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", "import time; time.sleep(0.1); print('hi')", stdout=subprocess.PIPE
-            )
-            assert (await child.communicate())[0].strip() == b"hi"
+        limiter = TokenBucket("1/min", burst=1)
+        for _ in range(61):
+            await limiter.acquire()
+        assert trio.current_time() == 3600
+        with pytest.raises(OSError, match="gone"):
+            await policy.call(fails)
+        assert trio.current_time() == 5600
+        clock = RunClock()
+        clock.advance(400)
+        await clock.run(1000)
+        assert clock.now() == trio.current_time() == 7000
 
-    run_virtual(main)
+    async def fails() -> None:
+        raise OSError("gone")
 
-
-# ── clocks underneath ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_real_clock() -> None:
-    assert isinstance(REAL, Clock)
-    assert abs(REAL.epoch() + REAL.now() - time.time()) < 1
-    assert abs(REAL.now() - time.monotonic()) < 1
-
-    async def nap() -> float:
-        began = anyio.current_time()
-        await REAL.sleep(0.01)
-        return anyio.current_time() - began
-
-    assert asyncio.run(nap()) >= 0.009
-    assert trio.run(nap) >= 0.009
+    autojump(main)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.1, 1 / 3, 1e6 + 0.7, 1.7e9])
-@pytest.mark.parametrize("ticks", [0, 1, 17, 10**9 // 3, 10**12])
-def test_never_early_and_hardly_late(moment: float, ticks: int) -> None:
-    due = ticks_of(moment) + ticks
-    wait = wait_of(moment, due)
-    assert ticks_of(moment + wait) >= due
-    assert wait <= ticks / 1e9 + 2 * math.ulp(moment + wait) + 1e-9
-    assert wait_of(moment, due - 10**13) == 0
+def test_a_limiter_that_saw_another_clock_starts_full_and_the_default_is_real_again() -> None:
+    limiter = SlidingWindow("1/h")
+    counter = MemoryCounter()
+    shared = TokenBucket("1/h", burst=1, counter=counter, name="n")
+
+    async def main() -> None:
+        assert current_clock() is current_clock() is not REAL
+        assert not (await limiter.peek(2 - 1)).retry_after
+        await limiter.acquire()
+        await shared.acquire()
+        assert (await limiter.peek()).retry_after == 3600
+        await limiter.acquire()
+        await shared.acquire()
+        assert trio.current_time() == 3600
+
+    autojump(main)
+    assert current_clock() is REAL
+    gc.collect()
+    assert not loop_clocks
+    autojump(main)
 
 
-def test_no_waits() -> None:
-    assert not waits_are_off()
-    with no_waits(), no_waits():
-        assert waits_are_off()
-    assert not waits_are_off()
+def test_trio_without_a_mock_clock_is_real() -> None:
+    async def main() -> None:
+        assert current_clock() is REAL
+        with pytest.raises(RuntimeError, match="real clock: give it clock=MockClock"), virtual_time():
+            pass
+
+    trio.run(main)
+
+
+# ── virtual_time, in a loop that runs already ────────────────────────────────────────────────────────────────────────
+
+
+def test_a_block_of_virtual_time() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        early = loop.call_later(0.0, lambda: None)
+        with virtual_time():
+            assert loop.time() == 0
+            with virtual_time():  # is the same
+                await asyncio.sleep(100)
+            assert loop.time() == RunClock().now() == 100
+            await asyncio.sleep(1e9)
+            with pytest.raises(ValueError, match="-1"):
+                await RunClock().run(-1)
+        assert abs(loop.time() - time.monotonic()) < 5
+        assert early.when() > 1
+        await asyncio.sleep(0.001)
+
+    asyncio.run(main())
+
+
+def test_not_in_a_loop_of_another_kind() -> None:
+    class Other(asyncio.AbstractEventLoop):
+        pass
+
+    asyncio.events._set_running_loop(Other())
+    try:
+        with pytest.raises(RuntimeError, match="needs an asyncio loop of the selector kind"), virtual_time():
+            pass
+    finally:
+        asyncio.events._set_running_loop(None)
+
+
+# ── no_waits, and the real clock ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_waits_takes_the_waits_out_of_retries_and_refusals() -> None:
+    policy = Retry(on=OSError, attempts=4, backoff=Constant(1000))
+    limiter = TokenBucket("1000/s", burst=1000)
+
+    class RefusedError(OSError):
+        retry_after = 30.0
+
+    async def main() -> float:
+        turns = 0
+
+        async def work() -> int:
+            nonlocal turns
+            async with limiter.permit() as permit:
+                turns += 1
+                permit.observe(Hints(refused=True, retry_after=30.0))
+                if turns < 4:
+                    raise RefusedError
+                return turns
+
+        with no_waits(), no_waits():
+            assert await policy.call(work) == 4
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(main) == 0.0
 
 
 def test_no_waits_keeps_rates_and_pauses_nothing() -> None:
@@ -261,3 +509,17 @@ def test_no_waits_keeps_rates_and_pauses_nothing() -> None:
         assert nothing_left(limiter)
 
     run_virtual(main)
+
+
+def test_the_real_clock() -> None:
+    assert isinstance(REAL, Clock)
+    assert abs(REAL.epoch() + REAL.now() - time.time()) < 1
+    assert abs(REAL.now() - time.monotonic()) < 1
+
+    async def nap() -> float:
+        began = anyio.current_time()
+        await REAL.sleep(0.01)
+        return anyio.current_time() - began
+
+    assert asyncio.run(nap()) >= 0.009
+    assert trio.run(nap) >= 0.009

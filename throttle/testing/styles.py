@@ -108,7 +108,7 @@ def _openai(facts: Facts) -> Fields:
 def _go_duration(seconds: float) -> str:
     """As Go prints it: 4h43m36.314s, 6m0s, 20ms."""
     milliseconds = math.ceil(round(seconds * 1000, 3))
-    if milliseconds < 1000:
+    if 0 < milliseconds < 1000:
         return f"{milliseconds}ms"
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
