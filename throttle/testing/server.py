@@ -69,7 +69,7 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
     >>> from throttle import ThrottleTransport
     >>> from throttle.testing import FakeRateLimitedServer, run_virtual
     >>> async def main():
-    ...     server = FakeRateLimitedServer(2, 60, style="draft-10", script=[502])
+    ...     server = FakeRateLimitedServer(2, 10, style="draft-10", script=[502])
     ...     async with httpx.AsyncClient(transport=ThrottleTransport(server)) as client:
     ...         answers = [await client.get("https://example.org/") for _ in range(3)]
     ...     return [answer.status_code for answer in answers], len(server.accepted), len(server.rejected)
