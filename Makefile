@@ -11,7 +11,7 @@ RUN := $(BIN)/python -m
 PYTEST := $(RUN) pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types cover wheel lowest bench bench-goodput docs surface clean
+.PHONY: help demo test lint format types cover wheel lowest bench bench-goodput fuzz docs surface clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -63,6 +63,9 @@ bench: $(VENV)/.has-bench  ## the benchmarks, beside the peers of the field
 bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much the clients waste; about 40 minutes
 	-cd benchmarks/servers && npm install --silent --no-audit --no-fund --no-package-lock
 	$(BIN)/python benchmarks/goodput.py $(ARGS)
+
+fuzz: $(VENV)/.has-test  ## a million random and mutated sets of headers; about 10 minutes
+	$(BIN)/python tests/fuzzing.py $(ARGS)
 
 docs: $(VENV)/.has-docs  ## the documentation, as pages in site/
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict

@@ -186,6 +186,9 @@ class _Reader:
         return named_limits(text, self.moment)
 
 
+_GROUPS = 50  # limits that one field lists in the forms of vendors
+
+
 def _span(values: list[str], unit: float) -> float | None:
     """A window: a number in `unit` seconds, or a duration such as 1s."""
     found = numbers(values)
@@ -196,7 +199,7 @@ def _span(values: list[str], unit: float) -> float | None:
 def _shares(text: str) -> list[Told]:
     """`2/80` (Shopify), `api-usage=18/5000; api-bursts=1/750` (Salesforce): used of all."""
     found: list[Told] = []
-    for share in re.split("[;,]", text[:2000]):
+    for share in re.split("[;,]", text[:2000])[:_GROUPS]:
         if match := _SHARE.match(share.strip(" \t")):
             used, limit = float(match[2]), float(match[3])
             found.append(Told(match[1], limit=limit, remaining=max(limit - used, 0.0), used=used))
@@ -206,7 +209,7 @@ def _shares(text: str) -> list[Told]:
 def _pairs(name: str, text: str, moment: Moment) -> list[Told]:
     """`total=100; remaining=99; resets=41` (Zendesk), `b=per_hour;q=100;r=90;t=3600,b=per_day;...` (Auth0)."""
     found: list[Told] = []
-    for group in text[:2000].split(","):
+    for group in text[:2000].split(",")[:_GROUPS]:
         told = Told(name or None)
         for pair in group.split(";"):
             match = _PAIR.fullmatch(pair)

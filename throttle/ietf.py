@@ -31,7 +31,7 @@ class Told:
     frees_itself: bool = False  # its own requests end and free it: there is no time to wait for
 
 
-PIECES = 500
+PIECES = 250
 """More list members and parameters than this in one field are not read: no server has so many limits."""
 
 

@@ -121,6 +121,8 @@ def plain_number(text: str) -> float | None:
     """A number of ASCII digits with at most a fraction, None for everything else; infinite beyond all floats."""
     if not (text.isascii() and text.isdigit()) and not _SECONDS.fullmatch(text):
         return None
+    if len(text) > 400 and len(text.partition(".")[0].lstrip("0")) > 310:  # beyond all floats, and long to read
+        return math.inf
     return float(text)
 
 
