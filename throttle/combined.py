@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["AllOf"]
 
 
-class _Member:
+class Member:
     """One member: its name, its core, and the key it keeps, if it was bound to one."""
 
     __slots__ = ("bound", "core", "limiter", "name")
@@ -30,9 +30,9 @@ class _Member:
         self.bound = limiter.key if isinstance(limiter, Bound) else None
         self.core = (limiter.limiter if isinstance(limiter, Bound) else limiter)._core
 
-    def bind(self, key: str) -> _Member:
+    def bind(self, key: str) -> Member:
         """The same, bound to `key`."""
-        return _Member(self.name, Bound(self.limiter.limiter if isinstance(self.limiter, Bound) else self.limiter, key))
+        return Member(self.name, Bound(self.limiter.limiter if isinstance(self.limiter, Bound) else self.limiter, key))
 
     def key(self, key: str) -> str:
         return key if self.bound is None else self.bound
@@ -68,7 +68,7 @@ class CombinedCore(Core):
 
     combines = True
 
-    def __init__(self, members: list[_Member], clock: Clock | None) -> None:
+    def __init__(self, members: list[Member], clock: Clock | None) -> None:
         super().__init__(members[0].core.guard, clock)
         self.members = members
         for member in members:
@@ -223,8 +223,8 @@ class AllOf(BaseLimiter):
     _core: CombinedCore
 
     def __init__(self, *members: BaseLimiter | Bound, **named: BaseLimiter | Bound) -> None:
-        everyone = [_Member(None, _checked(member)) for member in members]
-        everyone += [_Member(name, _checked(member)) for name, member in named.items()]
+        everyone = [Member(None, _checked(member)) for member in members]
+        everyone += [Member(name, _checked(member)) for name, member in named.items()]
         if not everyone:
             raise ValueError("AllOf needs at least one limiter")
         if any(member.core.guard is not everyone[0].core.guard for member in everyone):
@@ -241,7 +241,7 @@ class AllOf(BaseLimiter):
         return f"<AllOf {', '.join(parts)}>"
 
 
-def _leaves(members: list[_Member]) -> Iterator[_Member]:
+def _leaves(members: list[Member]) -> Iterator[Member]:
     """The members, and in place of an `AllOf` among them its own."""
     for member in members:
         if isinstance(member.core, CombinedCore):
@@ -251,7 +251,7 @@ def _leaves(members: list[_Member]) -> Iterator[_Member]:
             yield member
 
 
-def _check_distinct(members: list[_Member]) -> None:
+def _check_distinct(members: list[Member]) -> None:
     """Refuse a limiter that would be asked twice for one call: each ask would not know of the other."""
     for index, member in enumerate(members):
         for other in members[:index]:

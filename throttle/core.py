@@ -206,8 +206,12 @@ class Core(ABC):
                 first = self.gates.pop(oldest)
                 if not first.idle(now):
                     self.gates[oldest] = first
-            gate = self.gates[key] = Gate(self, key)
+            gate = self.gates[key] = self.new_gate(key)
         return gate
+
+    def new_gate(self, key: str) -> Gate:
+        """A gate for `key`."""
+        return Gate(self, key)
 
     def tidy(self, gate: Gate, now: int) -> None:
         """Forget a gate that nobody needs."""

@@ -169,10 +169,14 @@ class Gate:
         if due > place.deadline:
             raise WaitTooLong(self.core.wait(now, due), self.key)
 
+    def new_home(self) -> Home:
+        """A home for the waiters of the running loop."""
+        return new_home(self, self.core.clock)
+
     def _enter(self, place: Place, now: int, loop: Any) -> None:
         home = self.homes.get(loop)
         if home is None:
-            home = new_home(self, self.core.clock)
+            home = self.new_home()
             self.homes[home.loop] = home
         place.home = home
         home.waiters += 1

@@ -247,6 +247,8 @@ class NapHome(Home):
     async def wait(self, place: Place) -> None:
         try:
             while place.outcome is None:
+                if await self.errand(place):
+                    continue
                 self._baton = self._baton or place
                 if self._baton is not place:
                     await place.wake.wait()
@@ -261,6 +263,10 @@ class NapHome(Home):
             self.gone(place)
             raise
         self.gone(place)
+
+    async def errand(self, place: Place) -> bool:
+        """Whether `place` had something else to do than wait; then it looks again."""
+        return False
 
     async def _sleep(self) -> None:
         import anyio

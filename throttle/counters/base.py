@@ -14,7 +14,14 @@ __all__ = ["Ask", "Booking", "Counter", "Entry", "Outage", "answer", "book_costs
 
 
 class Outage(CounterUnavailable):
-    """The store has been there and cannot be reached now: who waits for a permit goes on waiting, and asks again."""
+    """The store has been there and cannot be reached now: who waits for a permit goes on waiting, and asks again.
+
+    `sent`: whether the question may have reached it.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,436 @@
+"""The core of limiters that count in a shared store: they reserve there, and hand out here what they have reserved.
+
+What is in the store is a schedule: up to when the future is sold. A booking moves that on and answers when each permit
+is due. So nobody polls: whoever talks to the store books for a short while ahead (`QUANTUM`), for all who wait here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from .algorithms.base import Algorithm
+from .calls import current_call
+from .clock import Clock, ticks_of, wait_of
+from .combined import CombinedCore, Member
+from .core import Core
+from .counters.base import Ask, Booking, Counter, Outage
+from .counters.memory import Table
+from .decisions import Decision, whole_wait
+from .errors import CounterUnavailable
+from .gate import Gate
+from .guard import Guard
+from .lane import Lane
+from .loops import running
+from .rates import TICKS, Exact, Rate, seconds
+from .rulecore import RuleCore
+from .stock import HORIZON, SharedGate, shielded
+from .waiting import Place
+
+__all__ = ["SharedCombinedCore", "SharedCore", "SharedRuleCore", "shared_core"]
+
+QUANTUM = TICKS // 50
+"""So far ahead is booked for those behind the first; where the store is more than half of it away, WIDE."""
+WIDE = TICKS // 20
+_UNTOLD = TICKS // 20
+
+
+class Pace:
+    """The earliest that anybody behind the stock can be due: the line as it stands, others' bookings left aside."""
+
+    __slots__ = ("_paces", "_sums", "at")
+
+    def __init__(self, rules: Sequence[Algorithm], at: int, opens: int | None) -> None:
+        self.at: int = at if opens is None else max(at, opens)
+        self._paces = [pace_of(rule, known=opens is not None) for rule in rules]
+        self._sums: list[Exact] = [0] * len(rules)
+
+    def earliest(self, cost: Any) -> int:
+        """When `cost` is due at the earliest."""
+        costs = cost if isinstance(cost, tuple) else (cost,)
+        waits = [
+            max(0, -((-(used + one - room) * ticks) // 1)) if one else 0
+            for used, one, (room, ticks) in zip(self._sums, costs, self._paces, strict=True)
+        ]
+        return self.at + int(max(waits))
+
+    def book(self, cost: Any) -> None:
+        """Go on behind it."""
+        costs = cost if isinstance(cost, tuple) else (cost,)
+        self._sums = [used + one for used, one in zip(self._sums, costs, strict=True)]
+
+
+def pace_of(rule: Any, *, known: bool) -> tuple[Exact, Fraction]:
+    """What may come at once, and the ticks of each permit after that; `known`: when the next one is due."""
+    if rule.kind == "token_bucket":
+        return (1 if known else rule.most), Fraction(rule.ticks) / rule.permits
+    if rule.kind == "two_rate":
+        return (1 if known else rule.most), Fraction(rule.peak.ticks) / rule.peak.permits
+    return rule.most, Fraction(rule.period) / rule.most
+
+
+class SharedCore(Core):
+    """What one limit and a combination of several have in common when their counts are in a shared store."""
+
+    remote = True
+    counter: Counter
+    trip: int = 0  # ticks: a smoothed round trip
+    lanes: dict[Any, Lane]
+
+    def prepare(self, counter: Counter) -> None:
+        """Called once, at construction."""
+        self.counter = counter
+        self.lanes = {}
+
+    def rules(self) -> list[Algorithm]:
+        """The rule of each limit, in the order of `amounts`."""
+        raise NotImplementedError
+
+    def amounts(self, cost: Any) -> tuple[Exact, ...]:
+        """What a cost takes of each limit."""
+        raise NotImplementedError
+
+    def asks(self, key: str, now: int, costs: Sequence[Any], **terms: Any) -> list[Ask]:
+        """What to ask of the counter, what is to be told to it included."""
+        raise NotImplementedError
+
+    def untold(self, key: str, now: int) -> bool:
+        """Whether the counter is still to be told something."""
+        raise NotImplementedError
+
+    def return_(self, key: str, amounts: tuple[Exact, ...]) -> None:
+        """To be given back with the next booking."""
+        raise NotImplementedError
+
+    # ── what the gates ask ────────────────────────────────────────────────────────────────────────────────────────
+
+    def new_gate(self, key: str) -> Gate:
+        return SharedGate(self, key)
+
+    def stock_gate(self, key: str) -> SharedGate | None:
+        """The gate of `key`, if there is one."""
+        gate = self.gates.get(key)
+        return gate if isinstance(gate, SharedGate) else None
+
+    def tidy(self, gate: Gate, now: int) -> None:
+        assert isinstance(gate, SharedGate)
+        if gate.idle(now) and self.gates.get(gate.key) is gate:
+            del self.gates[gate.key]
+        if not gate.line:
+            for amounts in gate.stock.empty():
+                self.return_(gate.key, amounts)
+
+    def lead(self) -> int:
+        """How long before the stock ends more is asked for."""
+        return min(2 * self.trip + TICKS // 1000, WIDE)
+
+    def ahead(self) -> int:
+        """How far ahead is booked."""
+        return QUANTUM if self.trip <= QUANTUM // 2 else WIDE
+
+    def earliest(self, key: str, now: int, cost: Any, place: Place | None) -> int:
+        gate = self.stock_gate(key)
+        due = None if gate is None else gate.stock.due(self.amounts(cost))
+        return now + _UNTOLD if due is None else max(now, due)
+
+    def look(self, key: str, at: int) -> Pace:
+        gate = self.stock_gate(key)
+        opens = None if gate is None else gate.opens_at
+        return Pace(self.rules(), at, opens)
+
+    def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
+        gate = self.stock_gate(key)
+        if gate is not None:
+            gate.stock.take(self.amounts(cost))
+
+    def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
+        gate = self.stock_gate(key)
+        if gate is not None:
+            gate.stock.put_back(now, self.amounts(cost))
+
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
+        pairs = zip(self.amounts(before), self.amounts(after), strict=True)
+        self.return_(key, tuple(was - is_ for was, is_ in pairs))
+
+    def facts(self, key: str, now: int) -> tuple[Exact, int, bool]:
+        raise TypeError("try_acquire_nowait needs an in-memory counter; this limiter's is shared: use try_acquire")
+
+    # ── talking to the counter ────────────────────────────────────────────────────────────────────────────────────
+
+    async def send(self, asks: Sequence[Ask]) -> Sequence[Booking]:
+        """Ask the counter; carried out to the end even if cancelled."""
+        started = self.clock.now()
+        try:
+            bookings = await shielded(self.counter.book(asks))
+        except Outage as outage:
+            if not outage.sent:
+                self.untell(asks)
+            raise
+        trip = ticks_of(max(0.0, self.clock.now() - started))
+        self.trip = trip if not self.trip else (7 * self.trip + trip) // 8
+        return bookings
+
+    def untell(self, asks: Sequence[Ask]) -> None:
+        """These asks have not reached the counter."""
+        raise NotImplementedError
+
+    async def book(self, gate: SharedGate) -> None:
+        """Book for those in line at `gate` who have nothing in stock."""
+        with self as now:
+            places = gate.uncovered()
+            if not places:
+                return
+            head = places[0]
+            first = HORIZON if head.deadline is None else min(HORIZON, max(0, head.deadline - now))
+            costs = [place.cost for place in places]
+            asks = self.asks(gate.key, now, costs, within=max(first, self.ahead()), ahead=self.ahead())
+        try:
+            bookings = await self.send(asks)
+        except CounterUnavailable as error:
+            with self as now:
+                gate.unavailable(error, now, running(), self.random())
+            return
+        with self as now:
+            gate.received(places, bookings, now, running())
+
+    async def flush(self, key: str) -> None:
+        """Tell the counter what it has not been told yet; if it cannot be reached, with the next booking."""
+        with self as now:
+            if not self.untold(key, now):
+                return
+            asks = self.asks(key, now, ())
+        try:
+            await self.send(asks)
+        except CounterUnavailable:
+            pass
+
+    async def join(self, key: str, cost: Any) -> tuple[Gate, Place] | None:
+        """Take part in one booking with all others who come now; None when granted, else a place in line."""
+        loop = running()
+        lane = self.lanes.get((loop, key))
+        if lane is None:
+            if len(self.lanes) > 1000:
+                self.lanes = {place: one for place, one in self.lanes.items() if one.busy}
+            lane = self.lanes[loop, key] = Lane(self, key, loop)
+        return await lane.join(cost)
+
+    def joins(self, key: str) -> bool:
+        """Whether nobody waits and nothing holds back, so that a call of no special wishes may `join`."""
+        if key in self.gates or current_call.get() is not None:
+            return False
+        if self.paused_until and self.paused_until > ticks_of(self.clock.now()):
+            return False
+        return isinstance(running(), asyncio.AbstractEventLoop)
+
+    async def decide_there(self, key: str, cost: Any, *, take: bool) -> Decision:
+        """What a newcomer is told; `take` takes if that is yes."""
+        with self as now:
+            time = self.time
+            gate = self.stock_gate(key)
+            held = self.paused_until if gate is None else gate.held_until()
+            waits = gate is not None and bool(gate.line) and not self.free(cost)
+            free = held <= now and not waits and not (gate is not None and gate.probing())
+            local = now
+            if not free:
+                behind = held if not waits else gate.forecast.whole(gate, now).earliest(cost)  # type: ignore[union-attr]
+                local = max(held, behind, now + (1 if not waits else _UNTOLD))
+            asks = self.asks(key, now, [cost], within=0 if take and free else -1)
+        bookings = await self.send(asks)
+        taken = bool(bookings[0].waits)
+        due = now if taken else max(local, now + max(booking.wait for booking in bookings))
+        allowed = taken or due <= now
+        return Decision(
+            allowed=allowed,
+            remaining=float(min(booking.remaining for booking in bookings)),
+            retry_after=0.0 if allowed else wait_of(time, due),
+            exact=allowed or not waits,
+            reset_after=seconds(max(booking.reset_after for booking in bookings)),
+            retry_after_whole=0 if allowed else whole_wait(time, now, due),
+        )
+
+    async def refund_there(self, key: str, cost: Any) -> None:
+        """Give back `cost`."""
+        self.refund(key, cost)
+        await self.flush(key)
+
+    async def reset_there(self, key: str | None) -> None:
+        """`key` (None: every key) as new, in the counter and here."""
+        for name, its_key in self.names(key):
+            await shielded(self.counter.clear(name, its_key))
+        self.reset(key)
+
+    def names(self, key: str | None) -> list[tuple[str, str | None]]:
+        """Name and key of each limit in the counter."""
+        raise NotImplementedError
+
+
+class SharedRuleCore(SharedCore, RuleCore):
+    """One limit in a shared store."""
+
+    def __init__(self, counter: Counter, name: str, rule: Algorithm, guard: Guard, clock: Clock | None) -> None:
+        RuleCore.__init__(self, Table(rule), guard, clock)
+        self.prepare(counter)
+        self.name = name
+        self.gives: dict[str, Exact] = {}
+        self.pauses: dict[str | None, int] = {}  # not told yet: the ticks at which they end
+        self.told: dict[str, int] = {}
+
+    def open(self) -> None:
+        """Its counts are elsewhere: no lane in memory is open."""
+
+    def rules(self) -> list[Algorithm]:
+        return [self.table.spec]
+
+    def amounts(self, cost: Any) -> tuple[Exact, ...]:
+        return (cost,)
+
+    def return_(self, key: str, amounts: tuple[Exact, ...]) -> None:
+        give = self.gives.get(key, 0) + amounts[0]
+        self.gives[key] = give
+        if not give:
+            del self.gives[key]
+
+    def note_pause(self, key: str | None, until: int) -> None:
+        """Others are to know that nobody of `key` is granted before `until`."""
+        self.pauses[key] = max(until, self.pauses.get(key, 0))
+
+    def untold(self, key: str, now: int) -> bool:
+        return key in self.gives or key in self.pauses or None in self.pauses
+
+    def asks(self, key: str, now: int, costs: Sequence[Any], **terms: Any) -> list[Ask]:
+        give = self.gives.pop(key, 0) if self.gives else 0
+        pause = pause_all = 0
+        if self.pauses:
+            pause = max(0, self.pauses.pop(key, 0) - now)
+            pause_all = max(0, self.pauses.pop(None, 0) - now)
+        return [Ask(self.name, key, self.table.spec, tuple(costs), give=give, pause=pause, pause_all=pause_all, **terms)]
+
+    def untell(self, asks: Sequence[Ask]) -> None:
+        with self as now:
+            for ask in asks:
+                if ask.name == self.name:
+                    self._untell(ask, now)
+
+    def _untell(self, ask: Ask, now: int) -> None:
+        self.return_(ask.key, (ask.give,))
+        for key, ticks in ((ask.key, ask.pause), (None, ask.pause_all)):
+            if ticks:
+                self.note_pause(key, now + ticks)
+
+    def pause(self, duration: float, key: str | None) -> None:
+        super().pause(duration, key)
+        with self:
+            self.note_pause(key, ticks_of(self.time + duration))
+
+    def names(self, key: str | None) -> list[tuple[str, str | None]]:
+        return [(self.name, key)]
+
+    def clear(self, key: str | None) -> None:
+        super().clear(key)
+        for gate in self.gates.values():
+            if isinstance(gate, SharedGate) and key in (None, gate.key):
+                gate.stock.empty()
+                gate.again_at, gate.opens_at = 0, None
+        for waiting in (self.gives, self.pauses):
+            if key is None:
+                waiting.clear()
+            else:
+                waiting.pop(key, None)  # type: ignore[call-overload]
+
+    def reconfigure(self, rate: Rate, burst: float | None) -> None:
+        with self:
+            for gate in self.gates.values():
+                if isinstance(gate, SharedGate):
+                    for amounts in gate.stock.empty():
+                        self.return_(gate.key, amounts)
+                    gate.again_at, gate.opens_at = 0, None
+        super().reconfigure(rate, burst)
+
+
+class SharedCombinedCore(SharedCore, CombinedCore):
+    """Several limits in one shared store, booked together in one step."""
+
+    def __init__(self, members: list[Member], clock: Clock | None) -> None:
+        CombinedCore.__init__(self, members, clock)
+        self.prepare(self._parts()[0].counter)
+
+    def _parts(self) -> list[SharedCore]:
+        return [member.core for member in self.members if isinstance(member.core, SharedCore)]
+
+    def rules(self) -> list[Algorithm]:
+        return [rule for part in self._parts() for rule in part.rules()]
+
+    def amounts(self, cost: Any) -> tuple[Exact, ...]:
+        parts = zip(self._parts(), cost, strict=True)
+        return tuple(amount for part, one in parts for amount in part.amounts(one))
+
+    def asks(self, key: str, now: int, costs: Sequence[Any], **terms: Any) -> list[Ask]:
+        asks: list[Ask] = []
+        for index, (member, part) in enumerate(zip(self.members, self._parts(), strict=True)):
+            asks += part.asks(member.key(key), now, [cost[index] for cost in costs], **terms)
+        return asks
+
+    def untell(self, asks: Sequence[Ask]) -> None:
+        for part in self._parts():
+            part.untell(asks)
+
+    def untold(self, key: str, now: int) -> bool:
+        parts = zip(self.members, self._parts(), strict=True)
+        return any(part.untold(member.key(key), now) for member, part in parts)
+
+    def return_(self, key: str, amounts: tuple[Exact, ...]) -> None:
+        for member, part in zip(self.members, self._parts(), strict=True):
+            here = len(part.rules())
+            part.return_(member.key(key), amounts[:here])
+            amounts = amounts[here:]
+
+    def names(self, key: str | None) -> list[tuple[str, str | None]]:
+        parts = zip(self.members, self._parts(), strict=True)
+        return [name for member, part in parts for name in part.names(None if key is None else member.key(key))]
+
+    def member_stirred(self, member: Core, key: str | None, now: int, loop: Any) -> None:
+        """Members and combination wait for the same store, each in a line of its own."""
+
+    def clear(self, key: str | None) -> None:
+        for gate in self.gates.values():
+            if isinstance(gate, SharedGate) and key in (None, gate.key):
+                gate.stock.empty()
+                gate.again_at, gate.opens_at = 0, None
+
+    look = SharedCore.look
+    due = Core.due
+    take = SharedCore.take
+    undo = SharedCore.undo
+    change = SharedCore.change
+    facts = SharedCore.facts
+    earliest = SharedCore.earliest
+
+
+class _Shelf:
+    """What the limiters of one counter share in this process: a lock, and a core for each name."""
+
+    def __init__(self) -> None:
+        self.guard = Guard()
+        self.cores: WeakValueDictionary[str, SharedRuleCore] = WeakValueDictionary()
+
+
+_shelves: WeakKeyDictionary[Any, _Shelf] = WeakKeyDictionary()  # as long as the counter is there
+
+
+def shared_core(counter: Counter, name: str, rule: Algorithm, clock: Clock | None) -> SharedRuleCore:
+    """The core of that name, the same for all limiters of this process that give the same counter and name.
+
+    Raises `ValueError` where the name already counts by another rule or clock.
+    """
+    shelf = _shelves.setdefault(counter, _Shelf())
+    core = shelf.cores.get(name)
+    if core is None:
+        core = shelf.cores[name] = SharedRuleCore(counter, name, rule, shelf.guard, clock)
+    elif core.table.spec != rule:
+        raise ValueError(f"name {name!r} counts by another rule already: {core.table.spec!r}, not {rule!r}")
+    elif core.given is not clock:
+        raise ValueError(f"name {name!r} counts on another clock already")
+    return core
