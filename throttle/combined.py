@@ -233,12 +233,20 @@ class AllOf(BaseLimiter):
         if len(clocks) > 1:
             raise ValueError(f"the members of AllOf must share one clock; they have {list(clocks.values())}")
         _check_distinct(list(_leaves(everyone)))
-        self._core = CombinedCore(everyone, everyone[0].core.given)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._core = _combined(everyone, everyone[0].core.given)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._held = any((m.limiter if isinstance(m, Bound) else m)._held for m in (*members, *named.values()))
 
     def __repr__(self) -> str:
         parts = [f"{m.name}={m.limiter!r}" if m.name else repr(m.limiter) for m in self._core.members]
         return f"<AllOf {', '.join(parts)}>"
+
+
+def _combined(members: list[Member], clock: Clock | None) -> CombinedCore:
+    if not members[0].core.remote:
+        return CombinedCore(members, clock)
+    from .sharedcore import SharedCombinedCore  # in memory nothing of it is needed
+
+    return SharedCombinedCore(members, clock)
 
 
 def _leaves(members: list[Member]) -> Iterator[Member]:

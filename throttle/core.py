@@ -37,6 +37,7 @@ class Core(ABC):
     the verbs, which take it.
     """
 
+    remote: bool = False  # whether the counts are in a shared store
     combines: bool = False  # whether it wants to know who is the head of a line, and from when on it is granted
 
     def __init__(self, guard: Guard, clock: Clock | None) -> None:
@@ -417,6 +418,16 @@ class Core(ABC):
             reset_after=seconds(full_at - now),
             retry_after_whole=0 if allowed else whole_wait(time, now, due),
         )
+
+    async def decide_there(self, key: str, cost: Any, *, take: bool) -> Decision:
+        """`decide` where the counts are in a shared store."""
+        raise NotImplementedError
+
+    async def flush(self, key: str) -> None:
+        """Tell a shared store what it has not been told yet."""
+
+    async def clear_there(self, key: str | None) -> None:
+        """`key` (None: every key) as new in a shared store."""
 
     def pause(self, duration: float, key: str | None) -> None:
         """Nobody of `key` (None: of any) is admitted for so many seconds."""

@@ -2,152 +2,136 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .counters.base import Booking
 from .errors import CounterUnavailable
-from .gate import Gate
 from .stock import SharedGate, shielded
-from .waiting import Place, new_ticket
+from .waiting import GRANTED, Place, new_ticket, rank_of
 
 if TYPE_CHECKING:
     from .sharedcore import SharedCore
 
 __all__ = ["Lane"]
 
-_LEAD = "lead"
+_CLOSED = "closed"  # the outcome of a place that was given up
 _MOST = 1000  # calls in one booking
 
 
 class Lane:
-    """One key on one asyncio loop, while nobody waits in line there.
+    """One key on one asyncio loop, while nobody stands in line there.
 
     The first one asks the counter for all; who comes meanwhile waits for the answer and then has the next one asked.
     """
 
-    __slots__ = ("_core", "_key", "_loop", "_queue", "busy")
+    __slots__ = ("_core", "_loop", "_queue", "busy", "key")
 
     def __init__(self, core: SharedCore, key: str, loop: Any) -> None:
         self._core = core
-        self._key = key
+        self.key = key
         self._loop = loop
+        self._queue: deque[Place] = deque()
         self.busy = False
-        self._queue: list[tuple[Any, asyncio.Future[Any]]] = []
 
-    async def join(self, cost: Any) -> tuple[Gate, Place] | None:
-        """None when granted; else a place in line, where the permit may be booked already."""
-        mine: asyncio.Future[Any] = self._loop.create_future()
-        entry = (cost, mine)
-        self._queue.append(entry)
+    def come(self, cost: Any) -> Place:
+        """A place that is going to `ride`."""
+        place = Place(cost, rank_of(0, new_ticket()))
+        place.home = self
+        return place
+
+    async def ride(self, place: Place) -> None:
+        """Returns when `place` has its outcome."""
+        self._queue.append(place)
         if self.busy:
-            try:
-                outcome = await mine
-            except asyncio.CancelledError:
-                self._give_up(entry)
-                raise
-            if outcome is not _LEAD:
-                return outcome  # type: ignore[no-any-return]
-            mine = self._loop.create_future()
-            self._queue[0] = (cost, mine)
+            place.wake = self._loop.create_future()
+            await place.wake
+        if place.outcome is None and place.home is self:
+            await self._lead()
+        if place.outcome is None:
+            await place.home.wait(place)
+
+    async def _lead(self) -> None:
         self.busy = True
-        batch, self._queue = self._queue[:_MOST], self._queue[_MOST:]
+        queue = self._queue
+        batch = [queue.popleft() for _ in range(min(len(queue), _MOST))]
+        wakes = [place.wake for place in batch]  # in line they wait for something else
         try:
             await shielded(self._serve(batch))
-        except BaseException:
-            self._give_up((cost, mine))
-            raise
-        finally:
+        finally:  # here, so that the one who asked goes on first
+            for wake in wakes:
+                if wake is not None and not wake.done():
+                    wake.set_result(None)
             self._hand_on()
-        return mine.result()  # type: ignore[no-any-return]
 
     def _hand_on(self) -> None:
+        """Have the next one ask."""
         self.busy = False
         while self._queue:
-            first = self._queue[0][1]
-            if not first.done():
+            first = self._queue[0]
+            if first.outcome is None:
                 self.busy = True
-                first.set_result(_LEAD)
+                first.wake.set_result(None)
                 return
-            del self._queue[0]
+            self._queue.popleft()
 
-    def _give_up(self, entry: tuple[Any, asyncio.Future[Any]]) -> None:
-        """Cancelled: what it was given goes to the next."""
-        cost, mine = entry
-        core = self._core
-        if not mine.done():
-            mine.cancel()
-        if mine.cancelled():
-            return
-        if mine.exception() is not None:
-            return
-        outcome = mine.result()
-        if outcome is _LEAD:
-            del self._queue[0]
+    def gone(self, place: Place) -> bool:
+        """`place` was cancelled; whether it had been granted."""
+        granted = place.outcome is GRANTED
+        called = place.outcome is None and place.wake is not None and place.wake.done() and not place.wake.cancelled()
+        place.outcome = _CLOSED
+        if called and self._queue and self._queue[0] is place:
             self._hand_on()
-        elif outcome is None:
-            with core:
-                core.return_(self._key, core.amounts(cost))
-        else:
-            gate, place = outcome
-            with core as now:
-                gate.leave(place, now, self._loop, takes=False)
+        return granted
 
-    async def _serve(self, batch: list[tuple[Any, asyncio.Future[Any]]]) -> None:
+    async def _serve(self, batch: list[Place]) -> None:
         """Book for all of the batch, and tell each what became of it."""
         core = self._core
-        here = [entry for entry in batch if not entry[1].done()]
+        here = [place for place in batch if place.outcome is None]
         with core as now:
-            costs = [cost for cost, _ in here]
-            asks = core.asks(self._key, now, costs, within=core.ahead(), ahead=core.ahead())
+            ahead = core.ahead()
+            asks = core.asks(self.key, now, [place.cost for place in here], within=ahead, ahead=ahead)
         try:
             bookings = await core.send(asks)
         except CounterUnavailable as error:
             self._unavailable(here, error)
             return
         waits = bookings[0].waits
-        granted = 0
-        for wait in waits:
-            if wait > 0:
-                break
-            granted += 1
-        for cost, mine in here[:granted]:
-            if not mine.done():
-                mine.set_result(None)
+        granted = next((index for index, wait in enumerate(waits) if wait > 0), len(waits))
+        for place in here[:granted]:
+            if place.outcome is None:
+                place.outcome = GRANTED
             else:
                 with core:
-                    core.return_(self._key, core.amounts(cost))
+                    core.give_back(self.key, core.amounts(place.cost))
         if granted < len(here):
             self._line_up(here[granted:], waits[granted:], bookings)
 
-    def _line_up(self, rest: list[Any], waits: tuple[int, ...], bookings: Any) -> None:
+    def _line_up(self, rest: list[Place], waits: tuple[int, ...], bookings: Sequence[Booking]) -> None:
         """Those who are not granted yet stand in line, in their order."""
         core = self._core
         with core as now:
-            gate = core.gate(self._key, now)
-            assert isinstance(gate, SharedGate)
-            for wait, (cost, _) in zip(waits, rest, strict=False):
-                gate.stock.add(now + wait, core.amounts(cost))
+            gate = core.shared_gate(self.key, now)
+            for wait, place in zip(waits, rest, strict=False):
+                gate.stock.add(now + wait, core.amounts(place.cost))
             gate.heard(bookings, now)
-            places = [(Place(cost, (0, new_ticket())), mine) for cost, mine in rest if not mine.done()]
-            for place, mine in places:
-                gate.admit(place, now, self._loop)
-                mine.set_result((gate, place))
-            core.tidy(gate, now)
+            self._admit(rest, gate, now)
 
-    def _unavailable(self, here: list[Any], error: CounterUnavailable) -> None:
+    def _unavailable(self, here: list[Place], error: CounterUnavailable) -> None:
         core = self._core
         with core as now:
-            gate = core.gate(self._key, now)
-            assert isinstance(gate, SharedGate)
-            waits = gate.hold_off(error, now, core.random())
-            for cost, mine in here:
-                if mine.done():
-                    continue
-                if waits:
-                    place = Place(cost, (0, new_ticket()))
-                    gate.admit(place, now, self._loop)
-                    mine.set_result((gate, place))
-                else:
-                    mine.set_exception(error)
+            gate = core.shared_gate(self.key, now)
+            if gate.hold_off(error, now, core.random()):
+                self._admit(here, gate, now)
+                return
             core.tidy(gate, now)
+        for place in here:
+            if place.outcome is None:
+                place.outcome = error
 
+    def _admit(self, places: list[Place], gate: SharedGate, now: int) -> None:
+        for place in places:
+            if place.outcome is None:
+                gate.admit(place, now, self._loop)
+        self._core.tidy(gate, now)

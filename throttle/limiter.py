@@ -10,6 +10,7 @@ from .algorithms import FixedWindowRule, SlidingWindowCounterRule, SlidingWindow
 from .algorithms.base import Algorithm
 from .clock import Clock
 from .core import Core
+from .counters.base import Counter
 from .counters.memory import PROCESS, MemoryCounter, Table
 from .decisions import Decision
 from .lanes import BucketLane, WindowLane
@@ -136,6 +137,8 @@ class BaseLimiter:
     async def try_acquire(self, cost: Any = 1, *, key: str = "") -> Decision:
         """Take `cost` if that is possible now, and say so; never waits for a rate, never barges past a line or a
         pause."""
+        if self._core.remote:
+            return await self._core.decide_there(key, self._core.ask(cost, key), take=True)
         return self.try_acquire_nowait(cost, key=key)
 
     def try_acquire_nowait(self, cost: Any = 1, *, key: str = "") -> Decision:
@@ -152,12 +155,15 @@ class BaseLimiter:
 
     async def peek(self, cost: Any = 1, *, key: str = "") -> Decision:
         """What `try_acquire` would answer, without taking; `remaining` is before the cost."""
+        if self._core.remote:
+            return await self._core.decide_there(key, self._core.ask(cost, key), take=False)
         return self._core.decide(key, self._core.ask(cost, key), take=False)
 
     async def refund(self, cost: Any = 1, *, key: str = "") -> None:
         """Give `cost` permits back that were taken and not used; never makes more than the burst available."""
         self._core.ask(0, key)
         self._core.refund(key, self._core.cost(cost))
+        await self._core.flush(key)
 
     def permit(self, cost: Any = 1, *, key: str = "", max_wait: float | None = None, priority: int = 0) -> Booking:
         """`async with limiter.permit(cost) as permit:` waits like `acquire`; the permit is out while the block runs.
@@ -182,6 +188,7 @@ class BaseLimiter:
         """As new: counts and pauses of `key` (None: of every key) are forgotten."""
         if key is not None:
             self._core.ask(0, key)
+        await self._core.clear_there(key)
         self._core.reset(key)
 
     def __getitem__(self, key: str) -> Bound:
@@ -256,25 +263,19 @@ class RuleLimiter(BaseLimiter):
 
     _core: RuleCore
 
-    def __init__(self, rule: Algorithm, counter: MemoryCounter | None, name: str | None, clock: Clock | None) -> None:
+    def __init__(self, rule: Algorithm, counter: Counter | None, name: str | None, clock: Clock | None) -> None:
         if counter is None:
-            counter, table = PROCESS, Table(rule)
-        elif not isinstance(counter, MemoryCounter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            counter = PROCESS
+        elif not isinstance(counter, Counter):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"counter must be a counter of throttle.counters, not {counter!r}")
         elif not name:
             raise ValueError(f"a limiter with counter={counter!r} needs name=, under which it counts there")
-        else:
-            table = counter.table(name, rule)
         if clock is not None and not isinstance(clock, Clock):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"clock must have now() and sleep(), not {clock!r}")
         self.counter = counter
         self.name = name
-        if table.core is None:
-            table.core = RuleCore(table, counter.guard, clock)
-        elif table.core.given is not clock:
-            raise ValueError(f"name {name!r} counts on another clock already")
-        self._table = table
-        self._core = table.core  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._core = core_in(counter, name, rule, clock)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._table = self._core.table
         self._held = bool(rule.holds)
 
     def __repr__(self) -> str:
@@ -295,6 +296,23 @@ class RuleLimiter(BaseLimiter):
         True
         """
         self._core.reconfigure(Rate.of(rate), burst)
+
+
+def core_in(counter: Counter, name: str | None, rule: Algorithm, clock: Clock | None) -> RuleCore:
+    """The core of the limiters of that name in `counter`: the same for all of this process."""
+    if not isinstance(counter, MemoryCounter):
+        if rule.holds:
+            raise ValueError(f"hold=True needs counts in memory: {counter!r} cannot hold permits while work runs")
+        from .sharedcore import shared_core  # in memory nothing of it is needed
+
+        return shared_core(counter, name or "", rule, clock)
+    table = counter.table(name, rule) if name and counter is not PROCESS else Table(rule)
+    if table.core is None:
+        table.core = RuleCore(table, counter.guard, clock)
+    elif table.core.given is not clock:
+        raise ValueError(f"name {name!r} counts on another clock already")
+    core: RuleCore = table.core
+    return core
 
 
 class TokenBucket(BucketLane, RuleLimiter):
@@ -321,7 +339,7 @@ class TokenBucket(BucketLane, RuleLimiter):
         rate: Rate | str | float,
         *,
         burst: float | None = None,
-        counter: MemoryCounter | None = None,
+        counter: Counter | None = None,
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -344,7 +362,7 @@ class SlidingWindow(WindowLane, RuleLimiter):
         rate: Rate | str | float,
         *,
         hold: bool = False,
-        counter: MemoryCounter | None = None,
+        counter: Counter | None = None,
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -365,7 +383,7 @@ class SlidingWindowCounter(RuleLimiter):
         self,
         rate: Rate | str | float,
         *,
-        counter: MemoryCounter | None = None,
+        counter: Counter | None = None,
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -387,7 +405,7 @@ class FixedWindow(RuleLimiter):
         rate: Rate | str | float,
         *,
         offset: float = 0.0,
-        counter: MemoryCounter | None = None,
+        counter: Counter | None = None,
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -413,7 +431,7 @@ class TwoRateBucket(RuleLimiter):
         burst: float | None = None,
         peak: Rate | str | float,
         peak_burst: float | None = None,
-        counter: MemoryCounter | None = None,
+        counter: Counter | None = None,
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:

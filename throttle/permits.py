@@ -163,6 +163,8 @@ class Booking:
             self._permit._drop()
         else:
             self._permit.end(answered=kind is None)
+            if self._core.remote:
+                await self._core.flush(self._key)
 
 
 def check_options(max_wait: float | None, priority: int) -> None:

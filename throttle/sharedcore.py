@@ -7,7 +7,7 @@ is due. So nobody polls: whoever talks to the store books for a short while ahea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from fractions import Fraction
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -28,7 +28,7 @@ from .loops import running
 from .rates import TICKS, Exact, Rate, seconds
 from .rulecore import RuleCore
 from .stock import HORIZON, SharedGate, shielded
-from .waiting import Place
+from .waiting import GRANTED, Place
 
 __all__ = ["SharedCombinedCore", "SharedCore", "SharedRuleCore", "shared_core"]
 
@@ -36,6 +36,7 @@ QUANTUM = TICKS // 50
 """So far ahead is booked for those behind the first; where the store is more than half of it away, WIDE."""
 WIDE = TICKS // 20
 _UNTOLD = TICKS // 20
+_LANES = 1000  # kept before those that nobody uses are forgotten
 
 
 class Pace:
@@ -101,7 +102,7 @@ class SharedCore(Core):
         """Whether the counter is still to be told something."""
         raise NotImplementedError
 
-    def return_(self, key: str, amounts: tuple[Exact, ...]) -> None:
+    def give_back(self, key: str, amounts: tuple[Exact, ...]) -> None:
         """To be given back with the next booking."""
         raise NotImplementedError
 
@@ -121,7 +122,7 @@ class SharedCore(Core):
             del self.gates[gate.key]
         if not gate.line:
             for amounts in gate.stock.empty():
-                self.return_(gate.key, amounts)
+                self.give_back(gate.key, amounts)
 
     def lead(self) -> int:
         """How long before the stock ends more is asked for."""
@@ -136,7 +137,7 @@ class SharedCore(Core):
         due = None if gate is None else gate.stock.due(self.amounts(cost))
         return now + _UNTOLD if due is None else max(now, due)
 
-    def look(self, key: str, at: int) -> Pace:
+    def look(self, key: str, at: int) -> Any:
         gate = self.stock_gate(key)
         opens = None if gate is None else gate.opens_at
         return Pace(self.rules(), at, opens)
@@ -153,10 +154,10 @@ class SharedCore(Core):
 
     def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
         pairs = zip(self.amounts(before), self.amounts(after), strict=True)
-        self.return_(key, tuple(was - is_ for was, is_ in pairs))
+        self.give_back(key, tuple(was - is_ for was, is_ in pairs))
 
-    def facts(self, key: str, now: int) -> tuple[Exact, int, bool]:
-        raise TypeError("try_acquire_nowait needs an in-memory counter; this limiter's is shared: use try_acquire")
+    def decide(self, key: str, cost: Any, *, take: bool) -> Decision:
+        raise TypeError(f"try_acquire_nowait needs counts in memory, not {self.counter!r}: await try_acquire")
 
     # ── talking to the counter ────────────────────────────────────────────────────────────────────────────────────
 
@@ -173,6 +174,9 @@ class SharedCore(Core):
         self.trip = trip if not self.trip else (7 * self.trip + trip) // 8
         return bookings
 
+    def note_pause(self, key: str | None, until: int) -> None:
+        """Others are to know that nobody of `key` is granted before `until`."""
+
     def untell(self, asks: Sequence[Ask]) -> None:
         """These asks have not reached the counter."""
         raise NotImplementedError
@@ -180,13 +184,11 @@ class SharedCore(Core):
     async def book(self, gate: SharedGate) -> None:
         """Book for those in line at `gate` who have nothing in stock."""
         with self as now:
-            places = gate.uncovered()
-            if not places:
-                return
-            head = places[0]
-            first = HORIZON if head.deadline is None else min(HORIZON, max(0, head.deadline - now))
+            places = gate.uncovered() if gate.held_until() <= now else []
             costs = [place.cost for place in places]
-            asks = self.asks(gate.key, now, costs, within=max(first, self.ahead()), ahead=self.ahead())
+            deadline = places[0].deadline if places else None
+            first = HORIZON if deadline is None else min(HORIZON, max(0, deadline - now))
+            asks = self.asks(gate.key, now, costs, within=first, ahead=self.ahead())
         try:
             bookings = await self.send(asks)
         except CounterUnavailable as error:
@@ -207,23 +209,47 @@ class SharedCore(Core):
         except CounterUnavailable:
             pass
 
-    async def join(self, key: str, cost: Any) -> tuple[Gate, Place] | None:
-        """Take part in one booking with all others who come now; None when granted, else a place in line."""
-        loop = running()
-        lane = self.lanes.get((loop, key))
-        if lane is None:
-            if len(self.lanes) > 1000:
-                self.lanes = {place: one for place, one in self.lanes.items() if one.busy}
-            lane = self.lanes[loop, key] = Lane(self, key, loop)
-        return await lane.join(cost)
+    def arrive(self, key: str, cost: Any, max_wait: float | None, priority: int) -> Place | None:
+        if max_wait is None and not priority and not self.free(cost) and self._rides(key):
+            loop = running()
+            lane = self.lanes.get((loop, key))
+            if lane is None:
+                if len(self.lanes) >= _LANES:
+                    self.lanes = {place: one for place, one in self.lanes.items() if one.busy}
+                lane = self.lanes[loop, key] = Lane(self, key, loop)
+            return lane.come(cost)
+        _, place = self.enter(key, cost, max_wait=max_wait, priority=priority)
+        return None if place.outcome is GRANTED else place
 
-    def joins(self, key: str) -> bool:
-        """Whether nobody waits and nothing holds back, so that a call of no special wishes may `join`."""
+    def _rides(self, key: str) -> bool:
+        """Whether nobody waits and nothing holds back, so that a call of no special wishes may travel with others."""
         if key in self.gates or current_call.get() is not None:
             return False
         if self.paused_until and self.paused_until > ticks_of(self.clock.now()):
             return False
         return isinstance(running(), asyncio.AbstractEventLoop)
+
+    def turn(self, place: Place) -> Awaitable[None]:
+        if isinstance(place.home, Lane):
+            return place.home.ride(place)
+        return super().turn(place)
+
+    def leave(self, place: Place, error: BaseException) -> None:
+        lane = place.home
+        if not isinstance(lane, Lane):
+            super().leave(place, error)
+        elif lane.gone(place):
+            if isinstance(error, GeneratorExit):
+                self.guard.later(lambda: self.give_back(lane.key, self.amounts(place.cost)))
+            else:
+                with self:
+                    self.give_back(lane.key, self.amounts(place.cost))
+
+    def shared_gate(self, key: str, now: int) -> SharedGate:
+        """The gate of `key`."""
+        gate = self.gate(key, now)
+        assert isinstance(gate, SharedGate)
+        return gate
 
     async def decide_there(self, key: str, cost: Any, *, take: bool) -> Decision:
         """What a newcomer is told; `take` takes if that is yes."""
@@ -235,8 +261,9 @@ class SharedCore(Core):
             free = held <= now and not waits and not (gate is not None and gate.probing())
             local = now
             if not free:
-                behind = held if not waits else gate.forecast.whole(gate, now).earliest(cost)  # type: ignore[union-attr]
-                local = max(held, behind, now + (1 if not waits else _UNTOLD))
+                local = max(held, now + _UNTOLD)
+                if gate is not None and gate.line:
+                    local = max(local, gate.forecast.whole(gate, now).earliest(cost))
             asks = self.asks(key, now, [cost], within=0 if take and free else -1)
         bookings = await self.send(asks)
         taken = bool(bookings[0].waits)
@@ -251,16 +278,9 @@ class SharedCore(Core):
             retry_after_whole=0 if allowed else whole_wait(time, now, due),
         )
 
-    async def refund_there(self, key: str, cost: Any) -> None:
-        """Give back `cost`."""
-        self.refund(key, cost)
-        await self.flush(key)
-
-    async def reset_there(self, key: str | None) -> None:
-        """`key` (None: every key) as new, in the counter and here."""
+    async def clear_there(self, key: str | None) -> None:
         for name, its_key in self.names(key):
             await shielded(self.counter.clear(name, its_key))
-        self.reset(key)
 
     def names(self, key: str | None) -> list[tuple[str, str | None]]:
         """Name and key of each limit in the counter."""
@@ -287,7 +307,7 @@ class SharedRuleCore(SharedCore, RuleCore):
     def amounts(self, cost: Any) -> tuple[Exact, ...]:
         return (cost,)
 
-    def return_(self, key: str, amounts: tuple[Exact, ...]) -> None:
+    def give_back(self, key: str, amounts: tuple[Exact, ...]) -> None:
         give = self.gives.get(key, 0) + amounts[0]
         self.gives[key] = give
         if not give:
@@ -315,15 +335,16 @@ class SharedRuleCore(SharedCore, RuleCore):
                     self._untell(ask, now)
 
     def _untell(self, ask: Ask, now: int) -> None:
-        self.return_(ask.key, (ask.give,))
+        self.give_back(ask.key, (ask.give,))
         for key, ticks in ((ask.key, ask.pause), (None, ask.pause_all)):
             if ticks:
                 self.note_pause(key, now + ticks)
 
     def pause(self, duration: float, key: str | None) -> None:
         super().pause(duration, key)
-        with self:
-            self.note_pause(key, ticks_of(self.time + duration))
+        if key is None:
+            with self:
+                self.note_pause(None, ticks_of(self.time + duration))
 
     def names(self, key: str | None) -> list[tuple[str, str | None]]:
         return [(self.name, key)]
@@ -338,14 +359,14 @@ class SharedRuleCore(SharedCore, RuleCore):
             if key is None:
                 waiting.clear()
             else:
-                waiting.pop(key, None)  # type: ignore[call-overload]
+                waiting.pop(key, None)
 
     def reconfigure(self, rate: Rate, burst: float | None) -> None:
         with self:
             for gate in self.gates.values():
                 if isinstance(gate, SharedGate):
                     for amounts in gate.stock.empty():
-                        self.return_(gate.key, amounts)
+                        self.give_back(gate.key, amounts)
                     gate.again_at, gate.opens_at = 0, None
         super().reconfigure(rate, burst)
 
@@ -381,10 +402,10 @@ class SharedCombinedCore(SharedCore, CombinedCore):
         parts = zip(self.members, self._parts(), strict=True)
         return any(part.untold(member.key(key), now) for member, part in parts)
 
-    def return_(self, key: str, amounts: tuple[Exact, ...]) -> None:
+    def give_back(self, key: str, amounts: tuple[Exact, ...]) -> None:
         for member, part in zip(self.members, self._parts(), strict=True):
             here = len(part.rules())
-            part.return_(member.key(key), amounts[:here])
+            part.give_back(member.key(key), amounts[:here])
             amounts = amounts[here:]
 
     def names(self, key: str | None) -> list[tuple[str, str | None]]:
@@ -400,13 +421,6 @@ class SharedCombinedCore(SharedCore, CombinedCore):
                 gate.stock.empty()
                 gate.again_at, gate.opens_at = 0, None
 
-    look = SharedCore.look
-    due = Core.due
-    take = SharedCore.take
-    undo = SharedCore.undo
-    change = SharedCore.change
-    facts = SharedCore.facts
-    earliest = SharedCore.earliest
 
 
 class _Shelf:

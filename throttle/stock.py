@@ -37,7 +37,7 @@ async def shielded(work: Awaitable[T]) -> T:
     with anyio.CancelScope(shield=True):
         if not isinstance(running(), asyncio.AbstractEventLoop):
             return await work
-        task = asyncio.ensure_future(work)
+        task: asyncio.Future[T] = asyncio.ensure_future(work)
         cancelled: asyncio.CancelledError | None = None
         while not task.done():
             try:
@@ -47,7 +47,7 @@ async def shielded(work: Awaitable[T]) -> T:
         if cancelled is not None:
             task.exception()  # looked at: else the loop would report it
             raise cancelled
-        return task.result()
+    return task.result()
 
 
 class Stock:
@@ -124,7 +124,7 @@ class SharedGate(Gate):
     the stock is about to end.
     """
 
-    __slots__ = ("again_at", "booker", "failures", "opens_at", "stock")
+    __slots__ = ("again_at", "booker", "failures", "opens_at", "stock", "talks")
 
     core: SharedCore
 
@@ -132,9 +132,18 @@ class SharedGate(Gate):
         super().__init__(core, key)
         self.stock = Stock()
         self.booker: Place | None = None
+        self.talks = False  # it has begun
         self.again_at = 0  # the counter need not be asked before this tick
         self.opens_at: int | None = None  # when the first of whom nothing is booked is due, by its last answer
         self.failures = 0  # of the counter, in a row
+
+    def ready(self, place: Place, now: int) -> int | None:
+        held = self.held_until()
+        if held > now:
+            return held
+        if self.probing() or [slots for slots in place.slots if not slots.free(self)]:
+            return None
+        return self.opens(now, place.cost, place)
 
     def opens(self, now: int, cost: Any, place: Place | None = None) -> int | None:
         if self.core.free(cost):
@@ -166,6 +175,8 @@ class SharedGate(Gate):
     def asks_at(self, head: Place, now: int) -> int | None:
         """The tick at which the counter is to be asked for more; None while that hangs on something other than
         time."""
+        if self.core.untold(self.key, now):
+            return max(now, self.again_at)
         if self.probing() or any(slots.used >= slots.limit for slots in head.slots):
             return None
         at = max(self.held_until(), self.again_at)
@@ -208,6 +219,11 @@ class SharedGate(Gate):
         paused = max(booking.paused for booking in bookings)
         self.paused_until = max(self.paused_until, now + paused)
 
+    def pause(self, until: int, now: int, loop: Any) -> None:
+        if until > self.paused_until:
+            self.core.note_pause(self.key, until)
+        super().pause(until, now, loop)
+
     def hold_off(self, error: CounterUnavailable, now: int, chance: float) -> bool:
         """The counter could not be asked: whether those here wait for it, and then when it is asked again."""
         self.failures += 1
@@ -244,23 +260,31 @@ class SharedGate(Gate):
         elif home.due is None or at < home.due:
             home.soon(home.ring)
 
-    def leave(self, place: Place, now: int, loop: Any, *, takes: bool) -> None:
-        if place is self.booker:
+    def leave(self, place: Place, now: int, loop: Any) -> None:
+        self._uncall(place)
+        super().leave(place, now, loop)
+
+    def _tell(self, place: Place, loop: Any) -> None:
+        self._uncall(place)
+        super()._tell(place, loop)
+
+    def _uncall(self, place: Place) -> None:
+        """`place` does not wait any more: if it was to talk to the counter and has not begun, another will."""
+        if place is self.booker and not self.talks:
             self.booker = None
-        super().leave(place, now, loop, takes=takes)
-        if self.line:
-            self.step(now, loop)
 
     async def talk(self, place: Place) -> None:
         """`place` has been called to talk to the counter."""
+        if place is not self.booker:
+            return
+        self.talks = True
         try:
-            if place.outcome is None:
-                await self.core.book(self)
+            await self.core.book(self)
         finally:
             with self.core as now:
-                if self.booker is place:
-                    self.booker = None
+                self.booker, self.talks = None, False
                 self.step(now, running())
+                self.core.tidy(self, now)
 
 
 class SharedLoopHome(LoopHome):

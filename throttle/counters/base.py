@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ..algorithms.base import Algorithm
 from ..errors import CounterUnavailable
@@ -85,6 +85,7 @@ class Entry:
     paused_for: float = 0.0
 
 
+@runtime_checkable
 class Counter(Protocol):
     """A store of counts. `shared` tells whether other processes book in it, too."""
 

@@ -1,0 +1,255 @@
+"""Limiters on a shared counter: how they wait on it. The counter here is a model of a store with its own round trip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from worlds import virtual
+
+from throttle import (
+    AllOf,
+    CounterUnavailable,
+    FixedWindow,
+    SlidingWindow,
+    SlidingWindowCounter,
+    TokenBucket,
+    TwoRateBucket,
+    WaitTooLong,
+)
+from throttle.counters import Ask, MemoryCounter
+from throttle.counters.base import Booking, Outage
+from throttle.hints import Hints
+
+
+class Store:
+    """A store behind a network: memory with a round trip, and with outages."""
+
+    shared = True
+
+    def __init__(self, trip: float = 0.0, memory: MemoryCounter | None = None) -> None:
+        self.memory = memory or MemoryCounter()
+        self.trip = trip
+        self.asked: list[Sequence[Ask]] = []
+        self.trouble: Exception | None = None
+
+    async def book(self, asks: Sequence[Ask]) -> Sequence[Booking]:
+        self.asked.append(asks)
+        await asyncio.sleep(self.trip / 2)
+        if self.trouble is not None:
+            raise self.trouble
+        answer = await self.memory.book(asks)
+        await asyncio.sleep(self.trip / 2)
+        return answer
+
+    async def clear(self, name: str, key: str | None = None) -> None:
+        await self.memory.clear(name, key)
+
+    async def aclose(self) -> None: ...
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+KINDS = {
+    "TokenBucket": lambda **options: TokenBucket("4/s", **options),
+    "SlidingWindow": lambda **options: SlidingWindow("4/s", **options),
+    "SlidingWindowCounter": lambda **options: SlidingWindowCounter("4/s", **options),
+    "FixedWindow": lambda **options: FixedWindow("4/s", **options),
+    "TwoRateBucket": lambda **options: TwoRateBucket("4/s", burst=4, peak="8/s", peak_burst=4, **options),
+    "AllOf": lambda counter, name: AllOf(
+        TokenBucket("4/s", counter=counter, name=name), log=SlidingWindow("40/s", counter=counter, name=name + "log")
+    ),
+}
+
+
+@pytest.fixture(params=list(KINDS))
+def make(request: pytest.FixtureRequest) -> Any:
+    return KINDS[request.param]
+
+
+@virtual
+async def test_who_waits_is_served_in_order_and_at_the_rate(make: Any) -> None:
+    limiter = make(counter=Store(0.002), name="n")
+    granted: list[tuple[int, float]] = []
+
+    async def one(name: int) -> None:
+        await limiter.acquire()
+        granted.append((name, now()))
+
+    await asyncio.gather(*(one(name) for name in range(24)))
+    assert [name for name, _ in granted] == list(range(24))
+    at = [moment for _, moment in granted]
+    assert max(at[:4]) < 0.01
+    assert 4 <= at[-1] <= 7.5
+    for index in range(8, 24):
+        assert at[index] - at[index - 8] > 0.98  # never more than burst and rate in a second
+    assert not limiter._core.gates
+
+
+@virtual
+async def test_one_round_trip_when_nobody_waits() -> None:
+    store = Store(0.02)
+    limiter = TokenBucket("1000/s", burst=100, counter=store, name="n")
+    await limiter.acquire()
+    assert now() == pytest.approx(0.02)
+    await asyncio.gather(*(limiter.acquire() for _ in range(50)))
+    assert len(store.asked) == 3  # the first of them, and all who came meanwhile
+    assert now() == pytest.approx(0.06)
+
+
+@virtual
+async def test_many_processes_share_one_rate() -> None:
+    memory = MemoryCounter()
+    stores = [Store(0.001, memory) for _ in range(4)]
+    limiters = [TokenBucket("500/s", burst=50, counter=store, name="n") for store in stores]
+    granted = [0] * 4
+    moments: list[float] = []
+
+    async def work(index: int) -> None:
+        while now() < 4:
+            await limiters[index].acquire()
+            granted[index] += now() > 0.5  # after the burst, which the first one takes
+            moments.append(now())
+
+    await asyncio.gather(*(work(index) for index in range(4) for _ in range(50)))
+    inside = sum(moment <= 4 for moment in moments)
+    assert 0.995 * 2050 <= inside <= 2050
+    assert max(granted) / min(granted) < 1.08
+    assert sum(len(store.asked) for store in stores) / inside < 0.12
+
+
+@virtual
+async def test_a_slow_store_keeps_the_rate() -> None:
+    store = Store(0.02)
+    limiter = TokenBucket("100/s", burst=1, counter=store, name="n")
+    count = 0
+
+    async def work() -> None:
+        nonlocal count
+        while now() < 5:
+            await limiter.acquire()
+            count += now() <= 5
+
+    await asyncio.gather(*(work() for _ in range(20)))
+    assert count >= 0.98 * 500
+
+
+@virtual
+async def test_max_wait_is_refused_before_anything_is_booked(make: Any) -> None:
+    limiter = make(counter=Store(0.002), name="n")
+    await limiter.acquire(4)
+    with pytest.raises(WaitTooLong) as refused:
+        await limiter.acquire(4, max_wait=0.3)
+    assert now() < 0.1
+    assert refused.value.retry_after > 0.3
+    decision = await limiter.try_acquire()
+    assert not decision
+    assert 0 < decision.retry_after <= 2
+    await limiter.acquire(4, max_wait=3)
+    assert 0.9 < now() < 2.1
+
+
+@virtual
+async def test_peek_takes_nothing_and_refund_gives_back(make: Any) -> None:
+    limiter = make(counter=Store(), name="n")
+    assert (await limiter.peek(4)).allowed
+    assert (await limiter.try_acquire(4)).remaining == 0
+    peeked = await limiter.peek()
+    assert (peeked.allowed, peeked.remaining) == (False, 0)
+    await limiter.refund(2)
+    assert (await limiter.peek()).remaining == 2
+    await limiter.reset()
+    assert (await limiter.try_acquire(4)).allowed
+    with pytest.raises(TypeError, match="await try_acquire"):
+        limiter.try_acquire_nowait()
+
+
+@virtual
+async def test_settle_is_told_at_the_end_of_the_block(make: Any) -> None:
+    store = Store()
+    limiter = make(counter=store, name="n")
+    async with limiter.permit(1) as permit:
+        permit.settle(3)
+    assert (await limiter.peek()).remaining == 1
+    async with limiter.permit(1) as permit:
+        permit.settle(0)
+    assert (await limiter.peek()).remaining == 1
+
+
+@virtual
+async def test_a_pause_holds_back_every_process() -> None:
+    memory = MemoryCounter()
+    one, two = (TokenBucket("4/s", counter=Store(0.001, memory), name="n") for _ in range(2))
+    async with one.permit() as permit:
+        permit.observe(Hints(refused=True, retry_after=2.0, wait=2.0))
+    await two.acquire()
+    assert now() == pytest.approx(2, abs=0.01)
+    two.pause(1)
+    waiter = asyncio.create_task(two.acquire())
+    await asyncio.sleep(0.1)
+    assert (await one.try_acquire()).retry_after == pytest.approx(0.9, abs=0.01)
+    await waiter
+    assert now() == pytest.approx(3, abs=0.01)
+
+
+@virtual
+async def test_a_cancelled_waiter_loses_nothing_and_delays_nobody(make: Any) -> None:
+    limiter = make(counter=Store(0.002), name="n")
+    await limiter.acquire(4)
+    order: list[int] = []
+
+    async def one(name: int) -> None:
+        await limiter.acquire()
+        order.append(name)
+
+    tasks = [asyncio.create_task(one(name)) for name in range(12)]
+    for moment in (0.001, 0.0015, 0.1, 0.3):
+        await asyncio.sleep(moment)
+        next(task for task in tasks if not task.done()).cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == sorted(order)
+    assert len(order) >= 8
+    assert now() < 3.5
+    assert not limiter._core.gates
+
+
+@virtual
+async def test_an_outage_is_waited_out_or_raised() -> None:
+    store = Store(0.001)
+    limiter = TokenBucket("10/s", burst=1, counter=store, name="n")
+    store.trouble = Outage("gone", sent=False)
+    waiters = [asyncio.create_task(limiter.acquire()) for _ in range(5)]
+    late = asyncio.create_task(limiter.acquire(max_wait=1))
+    await asyncio.sleep(3)
+    assert len(store.asked) < 20
+    with pytest.raises(WaitTooLong):
+        await late
+    store.trouble = None
+    await asyncio.gather(*waiters)
+    assert now() < 5
+    store.trouble = CounterUnavailable("wrong password")
+    with pytest.raises(CounterUnavailable, match="wrong password"):
+        await limiter.acquire()
+    with pytest.raises(CounterUnavailable, match="wrong password"):
+        await limiter.acquire(max_wait=3)
+    with pytest.raises(CounterUnavailable, match="wrong password"):
+        await limiter.try_acquire()
+    assert not limiter._core.gates
+
+
+def test_what_a_shared_counter_cannot_do() -> None:
+    store = Store()
+    with pytest.raises(ValueError, match="hold=True needs counts in memory"):
+        SlidingWindow("4/s", hold=True, counter=store, name="n")
+    with pytest.raises(ValueError, match="needs name="):
+        SlidingWindow("4/s", counter=store)
+    with pytest.raises(ValueError, match="must share one counter"):
+        AllOf(TokenBucket("4/s", counter=store, name="n"), TokenBucket("4/s"))
+    one = TokenBucket("4/s", counter=store, name="n")
+    assert TokenBucket("4/s", counter=store, name="n")._core is one._core
+    with pytest.raises(ValueError, match="counts by another rule already"):
+        TokenBucket("5/s", counter=store, name="n")
