@@ -25,7 +25,8 @@ FLOORS = {
             # where counts live
             "counters",
             # where time passes
-            "calls waiting guests forecast gate core rulecore permits lanes limiter combined learning",
+            "calls waiting guests forecast gate core rulecore permits lanes limiter combined combinedcore learning stock lane"
+            " sharedcore sharedcombined",
             # trying again
             "driving retrying",
             # roof
@@ -41,7 +42,7 @@ HOMES = {  # foreign module -> our modules that may touch it
     "tenacity": "backoff",
     "redis": "counters.redis",
     "sqlite3": "counters.database counters.transactions counters.sqlite",
-    "anyio": "clock counters.transactions counters.sqlite waiting driving exchange mapping testing cli",
+    "anyio": "clock counters.transactions counters.sqlite waiting stock driving exchange mapping testing cli",
     "trio": "waiting testing pytest_plugin",
     "time": "clock lanes counters retry_after hints driving testing cli",
     "random": "backoff counters policy core cli",

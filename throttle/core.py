@@ -423,10 +423,10 @@ class Core(ABC):
         """`decide` where the counts are in a shared store."""
         raise NotImplementedError
 
-    async def flush(self, key: str) -> None:
+    async def flush(self, key: str) -> None:  # noqa: B027
         """Tell a shared store what it has not been told yet."""
 
-    async def clear_there(self, key: str | None) -> None:
+    async def clear_there(self, key: str | None) -> None:  # noqa: B027
         """`key` (None: every key) as new in a shared store."""
 
     def pause(self, duration: float, key: str | None) -> None:

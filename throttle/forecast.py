@@ -23,7 +23,7 @@ class Forecast:
     the rest.
     """
 
-    __slots__ = ("_cost", "_late", "look", "_rough", "_seal")
+    __slots__ = ("_cost", "_late", "_rough", "_seal", "look")
 
     def __init__(self) -> None:
         self.look: Any = None  # None: it is to be made when it is needed

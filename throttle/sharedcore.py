@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from .algorithms.base import Algorithm
 from .calls import current_call
 from .clock import Clock, ticks_of, wait_of
-from .combined import CombinedCore, Member
 from .core import Core
 from .counters.base import Ask, Booking, Counter, Outage
 from .counters.memory import Table
@@ -30,7 +29,7 @@ from .rulecore import RuleCore
 from .stock import HORIZON, SharedGate, shielded
 from .waiting import GRANTED, Place
 
-__all__ = ["SharedCombinedCore", "SharedCore", "SharedRuleCore", "shared_core"]
+__all__ = ["SharedCore", "SharedRuleCore", "shared_core"]
 
 QUANTUM = TICKS // 50
 """So far ahead is booked for those behind the first; where the store is more than half of it away, WIDE."""
@@ -326,7 +325,8 @@ class SharedRuleCore(SharedCore, RuleCore):
         if self.pauses:
             pause = max(0, self.pauses.pop(key, 0) - now)
             pause_all = max(0, self.pauses.pop(None, 0) - now)
-        return [Ask(self.name, key, self.table.spec, tuple(costs), give=give, pause=pause, pause_all=pause_all, **terms)]
+        rule = self.table.spec
+        return [Ask(self.name, key, rule, tuple(costs), give=give, pause=pause, pause_all=pause_all, **terms)]
 
     def untell(self, asks: Sequence[Ask]) -> None:
         with self as now:
@@ -369,58 +369,6 @@ class SharedRuleCore(SharedCore, RuleCore):
                         self.give_back(gate.key, amounts)
                     gate.again_at, gate.opens_at = 0, None
         super().reconfigure(rate, burst)
-
-
-class SharedCombinedCore(SharedCore, CombinedCore):
-    """Several limits in one shared store, booked together in one step."""
-
-    def __init__(self, members: list[Member], clock: Clock | None) -> None:
-        CombinedCore.__init__(self, members, clock)
-        self.prepare(self._parts()[0].counter)
-
-    def _parts(self) -> list[SharedCore]:
-        return [member.core for member in self.members if isinstance(member.core, SharedCore)]
-
-    def rules(self) -> list[Algorithm]:
-        return [rule for part in self._parts() for rule in part.rules()]
-
-    def amounts(self, cost: Any) -> tuple[Exact, ...]:
-        parts = zip(self._parts(), cost, strict=True)
-        return tuple(amount for part, one in parts for amount in part.amounts(one))
-
-    def asks(self, key: str, now: int, costs: Sequence[Any], **terms: Any) -> list[Ask]:
-        asks: list[Ask] = []
-        for index, (member, part) in enumerate(zip(self.members, self._parts(), strict=True)):
-            asks += part.asks(member.key(key), now, [cost[index] for cost in costs], **terms)
-        return asks
-
-    def untell(self, asks: Sequence[Ask]) -> None:
-        for part in self._parts():
-            part.untell(asks)
-
-    def untold(self, key: str, now: int) -> bool:
-        parts = zip(self.members, self._parts(), strict=True)
-        return any(part.untold(member.key(key), now) for member, part in parts)
-
-    def give_back(self, key: str, amounts: tuple[Exact, ...]) -> None:
-        for member, part in zip(self.members, self._parts(), strict=True):
-            here = len(part.rules())
-            part.give_back(member.key(key), amounts[:here])
-            amounts = amounts[here:]
-
-    def names(self, key: str | None) -> list[tuple[str, str | None]]:
-        parts = zip(self.members, self._parts(), strict=True)
-        return [name for member, part in parts for name in part.names(None if key is None else member.key(key))]
-
-    def member_stirred(self, member: Core, key: str | None, now: int, loop: Any) -> None:
-        """Members and combination wait for the same store, each in a line of its own."""
-
-    def clear(self, key: str | None) -> None:
-        for gate in self.gates.values():
-            if isinstance(gate, SharedGate) and key in (None, gate.key):
-                gate.stock.empty()
-                gate.again_at, gate.opens_at = 0, None
-
 
 
 class _Shelf:

@@ -16,7 +16,6 @@ from .rates import TICKS, Exact
 from .waiting import Home, LoopHome, NapHome, Place
 
 if TYPE_CHECKING:
-    from .clock import Clock
     from .sharedcore import SharedCore
 
 __all__ = ["SharedGate", "Stock", "shielded"]

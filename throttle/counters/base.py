@@ -35,7 +35,8 @@ class Ask:
     - `ahead`: how long after the first one others are booked, in ticks: those before its instant + `ahead`; `None` is
     any.
     - `give`: permits to give back first (negative: to charge), from a refund or a settled permit.
-    - `pause`, `pause_all`: ticks for which nobody of this key, or of any key of this name, is granted; a later end wins.
+    - `pause`, `pause_all`: ticks for which nobody of this key, or of any key of this name, is granted; a later end
+    wins.
     """
 
     name: str

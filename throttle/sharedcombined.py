@@ -1,0 +1,68 @@
+"""The core of several limits in one shared store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .algorithms.base import Algorithm
+from .clock import Clock
+from .combinedcore import CombinedCore, Member
+from .core import Core
+from .counters.base import Ask
+from .rates import Exact
+from .sharedcore import SharedCore
+from .stock import SharedGate
+
+__all__ = ["SharedCombinedCore"]
+
+
+class SharedCombinedCore(SharedCore, CombinedCore):
+    """Several limits in one shared store, booked together in one step."""
+
+    def __init__(self, members: list[Member], clock: Clock | None) -> None:
+        CombinedCore.__init__(self, members, clock)
+        self.prepare(self._parts()[0].counter)
+
+    def _parts(self) -> list[SharedCore]:
+        return [member.core for member in self.members if isinstance(member.core, SharedCore)]
+
+    def rules(self) -> list[Algorithm]:
+        return [rule for part in self._parts() for rule in part.rules()]
+
+    def amounts(self, cost: Any) -> tuple[Exact, ...]:
+        parts = zip(self._parts(), cost, strict=True)
+        return tuple(amount for part, one in parts for amount in part.amounts(one))
+
+    def asks(self, key: str, now: int, costs: Sequence[Any], **terms: Any) -> list[Ask]:
+        asks: list[Ask] = []
+        for index, (member, part) in enumerate(zip(self.members, self._parts(), strict=True)):
+            asks += part.asks(member.key(key), now, [cost[index] for cost in costs], **terms)
+        return asks
+
+    def untell(self, asks: Sequence[Ask]) -> None:
+        for part in self._parts():
+            part.untell(asks)
+
+    def untold(self, key: str, now: int) -> bool:
+        parts = zip(self.members, self._parts(), strict=True)
+        return any(part.untold(member.key(key), now) for member, part in parts)
+
+    def give_back(self, key: str, amounts: tuple[Exact, ...]) -> None:
+        for member, part in zip(self.members, self._parts(), strict=True):
+            here = len(part.rules())
+            part.give_back(member.key(key), amounts[:here])
+            amounts = amounts[here:]
+
+    def names(self, key: str | None) -> list[tuple[str, str | None]]:
+        parts = zip(self.members, self._parts(), strict=True)
+        return [name for member, part in parts for name in part.names(None if key is None else member.key(key))]
+
+    def member_stirred(self, member: Core, key: str | None, now: int, loop: Any) -> None:
+        """Members and combination wait for the same store, each in a line of its own."""
+
+    def clear(self, key: str | None) -> None:
+        for gate in self.gates.values():
+            if isinstance(gate, SharedGate) and key in (None, gate.key):
+                gate.stock.empty()
+                gate.again_at, gate.opens_at = 0, None
