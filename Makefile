@@ -57,7 +57,7 @@ lowest: $(VENV)/.made  ## the suite on the oldest versions that pyproject.toml a
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[test]'
 	.venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup tests
 
-bench: $(VENV)/.has-bench  ## the benchmarks, beside the peers of the field
+bench: $(VENV)/.has-bench  ## the benchmarks beside the peers of the field; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much the clients waste; about 40 minutes
