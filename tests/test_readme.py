@@ -8,6 +8,8 @@ import asyncio
 import random
 import re
 import shlex
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +61,11 @@ def test_block_runs(
     monkeypatch.setattr(asyncio, "run", lambda main: run_virtual(_awaited, main))
     monkeypatch.chdir(tmp_path)
     random.seed(1)
+    if "import pytest" in code:  # a file of tests: pytest runs it
+        Path("test_it.py").write_text(code)
+        ran = subprocess.run([sys.executable, "-m", "pytest", "-q", "test_it.py"], capture_output=True, text=True)
+        assert f"{code.count('def test_')} passed" in ran.stdout, ran.stdout
+        return
     exec(compile(code, name, "exec"), {"__name__": "__main__"})
     if printed is not None:
         assert capsys.readouterr().out == printed
