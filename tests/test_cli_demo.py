@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import signal
 import subprocess
 import sys
@@ -221,8 +220,7 @@ def test_entry_points(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
-    with pytest.raises(SystemExit):
-        runpy.run_module("throttle.cli", run_name="__main__")
+    subprocess.run([sys.executable, "-m", "throttle.cli", "--version"], check=True)
     assert capfd.readouterr().out == f"throttle, version {throttle.__version__}\n" * 2
 
 

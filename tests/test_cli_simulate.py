@@ -110,6 +110,13 @@ def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert b"<svg" in plot.read_bytes()
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_without_a_picture(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", "--runs", "1", "--clients", "2", *options]) == 0
+    assert "picture" not in capsys.readouterr().out
+
+
 def test_in_processes_of_its_own() -> None:
     points = simulate.simulated([2], 1, 1, jobs=1, console=Console(file=StringIO()))
     assert points == [measure(strategy, 2, 1, seed=1) for strategy in STRATEGIES]

@@ -20,7 +20,7 @@ import trio.testing
 from worlds import nothing_left
 
 from throttle import Constant, Retry, SlidingWindow, TokenBucket
-from throttle.clock import REAL, Clock, current_clock, loop_clocks
+from throttle.clock import REAL, Clock, current_clock, default_clock, loop_clocks
 from throttle.counters import MemoryCounter
 from throttle.hints import Hints
 from throttle.testing import VirtualClock, no_waits, run_virtual
@@ -355,6 +355,22 @@ def test_a_datagram_socket_does_not_stop_time() -> None:
     assert run_virtual(main) == 50
 
 
+def test_a_silent_peer_outside_stops_time_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("throttle.testing.virtual._PATIENCE", 0.01)
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
+            loop = asyncio.get_running_loop()
+            near.setblocking(False)
+            loop.add_reader(near, print)
+            loop.add_writer(near, lambda: loop.remove_writer(near))  # for reading and writing, then for reading only
+            await asyncio.sleep(70)
+            loop.remove_reader(near)
+        assert now() == 70
+
+    run_virtual(main)
+
+
 def test_a_connection_under_way_is_waited_for() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
@@ -453,6 +469,20 @@ def test_a_block_of_virtual_time() -> None:
         await asyncio.sleep(0.001)
 
     asyncio.run(main())
+
+
+def test_a_default_clock_within_another() -> None:
+    outer, inner = VirtualClock(), VirtualClock()
+    with default_clock(outer):
+        with default_clock(inner):
+            assert current_clock() is inner
+        assert current_clock() is outer
+        assert asyncio.run(_current_clock()) is outer
+    assert current_clock() is REAL
+
+
+async def _current_clock() -> Clock:
+    return current_clock()
 
 
 def test_not_in_a_loop_of_another_kind() -> None:

@@ -74,12 +74,13 @@ def draw_study(path: Path, points: Sequence[Point]) -> None:
     """Both measures over the number of clients, as a PNG or SVG file. Raises `OSError` where it cannot be written."""
     with import_module("matplotlib").rc_context({"svg.hashsalt": "throttle"}):
         figure: Any = import_module("matplotlib.figure").Figure(figsize=(10, 4.6), dpi=120, layout="constrained")
-        for axes, measure in zip(figure.subplots(1, 2), UNITS, strict=True):
+        panels = figure.subplots(1, 2)
+        for axes, measure in zip(panels, UNITS, strict=True):
             _draw_measure(axes, points, measure)
         runs, most = points[0].runs, max(point.clients for point in points)
         figure.suptitle(f"Up to {most} clients update one row: what each backoff costs (mean of {runs} runs)")
         figure.legend(
-            *axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(STRATEGIES), frameon=False
+            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(STRATEGIES), frameon=False
         )
         figure.savefig(path, format=path.suffix[1:].lower(), metadata={"Date": None} if _is_svg(path) else None)
 

@@ -102,7 +102,7 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
         self._clock = clock
         self._first: float | None = None
         self.script: list[Answer] = list(script)
-        self.outages = [_outage(*one) for one in outages]
+        self.outages: list[tuple[float, float] | tuple[float, float, Answer]] = list(outages)
         self.seen: list[Seen] = []
 
     @property
@@ -140,9 +140,9 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
 
     def _scripted(self, now: float) -> Answer:
         """What the script says of this request; None: nothing."""
-        for start, end, answer in self.outages:
+        for start, end, *answer in self.outages:
             if start <= now < end:
-                return answer
+                return answer[0] if answer else httpx.ConnectError
         return self.script.pop(0) if self.script else None
 
     async def _decide(self, request: httpx.Request, now: float, clock: Clock) -> tuple[str, httpx.Response | Exception]:
@@ -182,7 +182,3 @@ def _one_of(what: str, name: str, choices: dict[str, Any]) -> Any:
         return choices[name]
     except (KeyError, TypeError):
         raise ValueError(f"{what} is one of {', '.join(map(repr, choices))}; not {name!r}") from None
-
-
-def _outage(start: float, end: float, answer: Answer = httpx.ConnectError) -> tuple[float, float, Answer]:
-    return start, end, answer
