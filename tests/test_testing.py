@@ -202,8 +202,8 @@ def test_late_in_a_very_long_program() -> None:
     assert run_virtual(main) == pytest.approx(3, abs=1e-5)
 
 
-def test_an_hour_of_a_thousand_tasks_takes_about_a_second() -> None:
-    """36,000 permits in 3,600 s; the bound is five times what a loaded machine needs."""
+def test_an_hour_of_a_thousand_tasks_passes_in_seconds_at_most() -> None:
+    """36,000 permits in 3,600 s take 0.6 s; the bound is for machines under load, and for coverage."""
     limiter, granted = SlidingWindow("10/s"), 0
 
     async def main() -> float:
@@ -221,7 +221,7 @@ def test_an_hour_of_a_thousand_tasks_takes_about_a_second() -> None:
     began = time.process_time()
     assert run_virtual(main) == 3599
     assert granted == 36_000
-    assert time.process_time() - began < 8
+    assert time.process_time() - began < 20
 
 
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals go to the main thread")
