@@ -86,7 +86,7 @@ async def work(acquire: Callable[[], Awaitable[object]], tasks: int, start: floa
 def measure(who: str, processes: int, tasks: int, rate: float, seconds: float) -> dict[str, float]:
     """One row."""
     with tempfile.TemporaryDirectory() as folder:
-        start = time.time() + 1.5  # when all have imported what they need
+        start = time.time() + 4  # when all have imported what they need
         command = [sys.executable, __file__, "--work", who, f"{folder}/limits.db", str(tasks), str(rate)]
         command += [str(start), str(start + seconds)]
         running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
