@@ -11,7 +11,7 @@ RUN := $(BIN)/python -m
 PYTEST := $(RUN) pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types cover wheel lowest bench bench-goodput fuzz docs surface clean
+.PHONY: help demo test lint format types cover wheel lowest bench bench-goodput bench-sqlite chaos fuzz docs surface clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -59,6 +59,12 @@ lowest: $(VENV)/.made  ## the suite on the oldest versions that pyproject.toml a
 
 bench: $(VENV)/.has-bench  ## the benchmarks beside the peers of the field; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-sqlite: $(VENV)/.has-bench  ## processes that share a limit through SQLite, beside the peer; about 1 minute
+	$(BIN)/python benchmarks/sqlite_rows.py $(ARGS)
+
+chaos: $(VENV)/.has-test  ## kill processes that share a limit at random, for 60 s
+	$(BIN)/python benchmarks/chaos.py $(ARGS)
 
 bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much the clients waste; about 40 minutes
 	-cd benchmarks/servers && npm install --silent --no-audit --no-fund --no-package-lock
