@@ -38,6 +38,7 @@ class Core(ABC):
     """
 
     remote: bool = False  # whether the counts are in a shared store
+    gateless: bool = False  # whether permits can be out of which no gate knows
     combines: bool = False  # whether it wants to know who is the head of a line, and from when on it is granted
 
     def __init__(self, guard: Guard, clock: Clock | None) -> None:
@@ -320,6 +321,41 @@ class Core(ABC):
         _, place = self.enter(key, cost, max_wait=max_wait, priority=priority)
         return None if place.outcome is GRANTED else place
 
+    def grab(self, key: str, cost: Any) -> Place | None:
+        """A place whose work will be told to end, granted at once and without a gate; None where that takes more."""
+        if not self.gateless or key in self.gates:
+            return None
+        with self as now:
+            if key in self.gates or self.paused_until > now or self.earliest(key, now, cost, None) > now:
+                return None
+            self.take(key, now, cost, held=True)
+        place = Place(cost, new_ticket(), holding=True)
+        place.outcome, place.taken, place.sent = GRANTED, now, now
+        return place
+
+    def gate_of(self, key: str, place: Place) -> Gate:
+        """The gate of `key` for a place that was granted without one."""
+        with self as now:
+            gate = self.gate(key, now)
+            gate.flights += 1
+            return gate
+
+    def finish(self, key: str, place: Place, gate: Gate | None, *, answered: bool) -> None:
+        """The work of a place has ended, which was granted without a gate if it has none."""
+        if gate is not None:
+            self.land(gate, place, answered=answered)
+        elif self.holds:
+            with self as now:
+                gate = self.gates.get(key)
+                if gate is not None:
+                    gate.flights += 1
+                    self.landed(gate, place, now, running(), answered=answered)
+                else:
+                    self.end(key, now, place.cost)
+                    place.taken = now
+                    if self.joined:
+                        self.spread(key, now, running())
+
     def enter(
         self,
         key: str,
@@ -344,7 +380,8 @@ class Core(ABC):
                 max_wait = left if max_wait is None else min(max_wait, left)
         with self as now:
             deadline = None if max_wait is None else ticks_of(self.time + max_wait)
-            place = Place(cost, rank_of(priority, ticket), deadline=deadline, patience=patience, slots=slots, holding=holding)
+            rank = rank_of(priority, ticket)
+            place = Place(cost, rank, deadline=deadline, patience=patience, slots=slots, holding=holding)
             gate, loop = self.gates.get(key) or self.gate(key, now), running()
             try:
                 gate.admit(place, now, loop)
@@ -380,7 +417,7 @@ class Core(ABC):
     def leave(self, place: Place, error: BaseException) -> None:
         """Its waiter was cancelled: it delays nobody."""
         gate = place.home.gate
-        if isinstance(error, GeneratorExit):  # by hand or by the garbage collector: in any thread, perhaps under our lock
+        if isinstance(error, GeneratorExit):  # perhaps by the garbage collector: in any thread, and under our lock
             self.guard.later(lambda: gate.leave(place, self.now, None))
         else:
             with self as now:
@@ -472,9 +509,17 @@ class Core(ABC):
         with self as now:
             self.landed(gate, place, now, running(), answered=answered)
 
-    def land_later(self, gate: Gate, place: Place) -> None:
+    def land_later(self, key: str, gate: Gate | None, place: Place) -> None:
         """The same of work that a finaliser has ended."""
-        self.guard.later(lambda: self.landed(gate, place, self.now, None, answered=False))
+
+        def land() -> None:
+            at = gate
+            if at is None:
+                at = self.gate(key, self.now)
+                at.flights += 1
+            self.landed(at, place, self.now, None, answered=False)
+
+        self.guard.later(land)
 
     def landed(self, gate: Gate, place: Place, now: int, loop: Any, *, answered: bool) -> None:
         """`land`, with the lock held."""

@@ -69,8 +69,8 @@ class Decision:
             return self._numbers[1]
         if self._allowed:
             return 0.0
-        time, now, due, _, _ = self._facts
-        wait = (due - now) / TICKS  # as `wait_of`, in one go
+        time, _, due, _, _ = self._facts
+        wait = due / TICKS - time  # as `wait_of`, in one go
         return wait if round((time + wait) * TICKS) >= due else wait_of(time, due)
 
     @property

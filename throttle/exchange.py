@@ -55,14 +55,53 @@ async def pass_through(service: Service, work: Work, inner: Any, request: Any) -
     if hints is not None:
         service.heard(permit, response, hints)
         if hints.refused or hints.wait:
-            work.heard.append((response, hints))
+            work.hear(response, hints)
     return response
 
 
-class Exchange:
-    """One request under its service."""
+async def straight(service: Service, inner: Any, http: ModuleType, request: Any, key: str, cost: Any) -> Any:
+    """One request whose first attempt is mostly its last: what that needs and no more, else an `Exchange` goes on."""
+    permit = service.grab(key, cost) if isinstance(request.stream, http.ByteStream) else None
+    if permit is None:
+        return await Exchange(service, inner, http, request).run(key=key, cost=cost)
+    outcome: Any
+    try:
+        outcome = await _attempt(service, inner, request, permit)
+    except Exception as error:
+        outcome = error
+    else:
+        hints = read_hints(outcome.status_code, outcome.headers, host=request.url.host)
+        if not (hints.refused or hints.wait) and not _repeats(service, outcome.status_code):
+            service.done(permit)
+            return outcome
+    return await Exchange(service, inner, http, request, outcome).run(key=key, cost=cost, begun=[permit])
 
-    def __init__(self, service: Service, inner: Any, http: ModuleType, request: Any) -> None:
+
+async def _attempt(service: Service, inner: Any, request: Any, permit: Permit) -> Any:
+    here = Work(service, permit)
+    before, outer = here.enter(), permit.enter()
+    try:
+        return await inner.handle_async_request(request)
+    except Exception:
+        raise
+    except BaseException as error:  # cancelled: the work has ended
+        permit.leave(error)
+        raise
+    finally:
+        here.leave(before)
+        permit.exit(outer)
+
+
+def _repeats(service: Service, status: int) -> bool:
+    """Whether the status alone may be a reason to send again."""
+    rules = _ANY_RULES if service.retry is None or service.retry.http is None else service.retry.http
+    return status == 503 or status in rules.statuses
+
+
+class Exchange:
+    """One request under its service; `first` is what its first attempt came to, if that was made."""
+
+    def __init__(self, service: Service, inner: Any, http: ModuleType, request: Any, first: Any = None) -> None:
         self._service = service
         self._inner = inner
         self._http = http
@@ -70,6 +109,7 @@ class Exchange:
         self._body = request.stream if isinstance(request.stream, http.ByteStream) else _watched(http)(request.stream)
         self._last: Any = None  # the response that came last: as it came, or a copy of one that was put aside
         self._number = 0
+        self._first = first
         self._permit: Permit
 
     async def run(self, **options: Any) -> Any:
@@ -97,7 +137,10 @@ class Exchange:
         assert work is not None  # this is one
         self._permit = work.permit
         self._number += 1
-        self._last = await self._inner.handle_async_request(self._request)
+        first, self._first = self._first, None
+        if isinstance(first, Exception):
+            raise first
+        self._last = await self._inner.handle_async_request(self._request) if first is None else first
         return self._last
 
     def _listen(self, outcome: Any) -> Hints | None:
@@ -124,9 +167,15 @@ class Exchange:
 
     async def _put_aside(self, response: Any) -> None:
         """Read a response that is tried again and close it, so that its connection is free; keep a copy."""
-        body, whole = await _read(response)
-        decoded = _decoded(self._copy(response, body))
-        self._last = self._copy(response, body) if whole else self._copy(response, decoded, decoded=True)
+        if isinstance(response.stream, self._http.ByteStream):  # in memory: it can be read again
+            body = b"".join(response.stream)
+            if not body:
+                return
+            decoded = _decoded(self._copy(response, body))
+        else:
+            body, whole = await _read(response)
+            decoded = _decoded(self._copy(response, body))
+            self._last = self._copy(response, body) if whole else self._copy(response, decoded, decoded=True)
         hints = _said(self._service, self._request, response, decoded)
         before = _said(self._service, self._request, response)
         if hints is None or before is None or not hints.refused:

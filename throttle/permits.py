@@ -16,7 +16,7 @@ from .waiting import GRANTED, Place
 if TYPE_CHECKING:
     from .hints import Hints
 
-__all__ = ["Booking", "Permit", "current_permit"]
+__all__ = ["Begun", "Booking", "Permit", "current_permit"]
 
 _current: ContextVar[Permit | None] = ContextVar("throttle_permit", default=None)
 
@@ -36,11 +36,13 @@ class Permit:
     `cost` as it was booked (or settled) and `key`; `settle` and `observe` are plain functions.
     """
 
-    __slots__ = ("_answered", "_asked", "_core", "_ended", "_gate", "_news", "_place", "_settled", "cost")
+    __slots__ = ("_answered", "_asked", "_core", "_ended", "_known", "_news", "_place", "_settled", "cost", "key")
 
-    def __init__(self, core: Core, gate: Gate, place: Place, asked: Any) -> None:
+    def __init__(self, core: Core, key: str, gate: Gate | None, place: Place, asked: Any) -> None:
         self._core = core
-        self._gate = gate
+        self.key: str = key
+        """The key it was granted for."""
+        self._known = gate  # None as long as none was needed
         self._place = place
         self._asked = asked
         self._settled = self._ended = self._news = False
@@ -51,9 +53,10 @@ class Permit:
         return f"<Permit cost={self.cost!r} key={self.key!r}>"
 
     @property
-    def key(self) -> str:
-        """The key it was granted for."""
-        return self._gate.key
+    def _gate(self) -> Gate:
+        if self._known is None:
+            self._known = self._core.gate_of(self.key, self._place)
+        return self._known
 
     def settle(self, actual: Any) -> None:
         """Charge or give back the difference when the true cost is known, once; effective at once.
@@ -110,13 +113,31 @@ class Permit:
         """The work has ended: a held permit's window starts, a slot is free, the next may probe. Only once."""
         if not self._ended:
             self._ended = True
-            self._core.land(self._gate, self._place, answered=answered if self._answered is None else self._answered)
+            answered = answered if self._answered is None else self._answered
+            self._core.finish(self.key, self._place, self._known, answered=answered)
+
+    def enter(self) -> Permit | None:
+        """It is that of the running call; what to give to `exit`."""
+        outer = _current.get()
+        _current.set(self)
+        return outer
+
+    def exit(self, outer: Permit | None) -> None:
+        """It is not any longer."""
+        _current.set(outer)
+
+    def leave(self, error: BaseException | None) -> None:
+        """Its block has ended, with what it raised."""
+        if isinstance(error, GeneratorExit):
+            self._drop()
+        else:
+            self.end(answered=error is None)
 
     def _drop(self) -> None:
         """The same from a coroutine that is closed, by hand or by the garbage collector: never waits for a lock."""
         if not self._ended:
             self._ended = True
-            self._core.land_later(self._gate, self._place)
+            self._core.land_later(self.key, self._known, self._place)
 
 
 class Booking:
@@ -150,21 +171,30 @@ class Booking:
             call = current_call.get()
             if call is not None and call.granted is not None:
                 call.granted()
-        self._before = _current.get()
-        self._permit = permit = Permit(core, gate, place, self._asked)
-        _current.set(permit)
+        self._permit = permit = Permit(core, self._key, gate, place, self._asked)
+        self._before = permit.enter()
         return permit
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _current.set(self._before)
-        if kind is not None and issubclass(kind, GeneratorExit):
-            self._permit._drop()
-        else:
-            self._permit.end(answered=kind is None)
-            if self._core.remote:
-                await self._core.flush(self._key)
+        self._permit.exit(self._before)
+        self._permit.leave(error)
+        if self._core.remote and not isinstance(error, GeneratorExit):
+            await self._core.flush(self._key)
+
+
+class Begun(Booking):
+    """The block of a permit that is out already."""
+
+    __slots__ = ()
+
+    def __init__(self, permit: Permit) -> None:
+        self._permit = permit
+
+    async def __aenter__(self) -> Permit:
+        self._before = self._permit.enter()
+        return self._permit
 
 
 def check_options(max_wait: float | None, priority: int) -> None:

@@ -124,6 +124,7 @@ class Policy:
     http: HTTPRules | None = None
     timed: bool = field(init=False, compare=False)  # an attempt can be ended
     prepared: bool = field(init=False, compare=False)  # there is a clock to read before the first attempt
+    straight: bool = field(init=False, compare=False)  # of a first attempt that succeeds it only counts that it was
     stateful: bool = field(init=False, compare=False)  # an object of tenacity wants to know about each attempt
 
     def __post_init__(self) -> None:
@@ -142,7 +143,16 @@ class Policy:
         timed = not (self.timeout is None and self.attempt_timeout is None)
         object.__setattr__(self, "timed", timed)
         object.__setattr__(self, "prepared", timed or not (self.budget is None and self.stop is None))
+        straight = not timed and self.stop is None and self.on_result is None and self.hints is None
+        object.__setattr__(self, "straight", straight)
         object.__setattr__(self, "stateful", self.stop is not None or not hasattr(self.backoff, "delays"))
+
+    def deposit(self, key: str, now: float) -> RetryBudget | None:
+        """A call for `key` begins: tell the budget that pays for its retries."""
+        budget = self.budget.of(key, now) if isinstance(self.budget, BudgetPerKey) else self.budget
+        if budget is not None:
+            budget.deposit(now)
+        return budget
 
     def _check_what(self) -> None:
         on: Any = self.on
@@ -233,10 +243,7 @@ class Course:
         self.failure: Exception | None = None  # the last one: the cause of a DeadlineExceeded
         self._delays: Any = None
         self._state: RetryCallState | None = None
-        budget = policy.budget
-        self._budget = budget.of(key, now) if isinstance(budget, BudgetPerKey) else budget
-        if self._budget is not None:
-            self._budget.deposit(now)
+        self._budget = policy.deposit(key, now)
 
     def close(self) -> None:
         """Let go of the last failure: it holds the frames that hold this course."""

@@ -73,7 +73,7 @@ def ticks_of(now: float) -> int:
 
 def wait_of(now: float, due: int) -> float:
     """The least float w (nearly) such that `ticks_of(now + w) >= due`: refused before it, granted at it."""
-    wait = max(0, min(due, 10**300) - ticks_of(now)) / TICKS
+    wait = max(0.0, min(due, 10**300) / TICKS - now)
     while ticks_of(now + wait) < due and now + wait < _END:
         wait += math.ulp(now + wait)
     return wait

@@ -44,6 +44,8 @@ class Look:
 class RuleCore(Core):
     """One rule and its counts."""
 
+    gateless = True
+
     def __init__(self, table: Table, guard: Guard, clock: Clock | None) -> None:
         super().__init__(guard, clock)
         self.table = table

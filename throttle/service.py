@@ -23,7 +23,7 @@ from .events import Admitted, Event, GaveUp, Paused, Refused
 from .gate import Slots
 from .limiter import BaseLimiter, Bound, RuleLimiter, limiter_of
 from .listening import attribute, listen
-from .permits import Booking, Permit
+from .permits import Begun, Booking, Permit
 from .policy import HTTPRules
 from .rates import Rate, check_number
 from .retrying import Retry
@@ -65,7 +65,24 @@ class Work:
         self.service: Service = service
         self.permit: Permit = permit
         self.over: bool = False  # a task that it left behind is inside it no longer
-        self.heard: deque[tuple[Any, Hints]] = deque(maxlen=8)  # what an exception may carry once more; the latest
+        self.heard: deque[tuple[Any, Hints]] | None = None  # what an exception may carry once more; the latest
+
+    def enter(self) -> tuple[Work, ...]:
+        """What runs from now on is inside it; what to give to `leave`."""
+        before = _inside.get()
+        _inside.set((*before, self))
+        return before
+
+    def leave(self, before: tuple[Work, ...]) -> None:
+        """Nothing is inside it any longer."""
+        self.over = True
+        _inside.set(before)
+
+    def hear(self, response: Any, hints: Hints) -> None:
+        """A transport inside it has heard `response`."""
+        if self.heard is None:
+            self.heard = deque(maxlen=8)
+        self.heard.append((response, hints))
 
 
 _inside: ContextVar[tuple[Work, ...]] = ContextVar("throttle_inside", default=())
@@ -96,6 +113,7 @@ class Service:
         self._per_key = None if concurrency_per_key is None else _slots("concurrency_per_key", concurrency_per_key)
         self._key_slots: WeakValueDictionary[str, _KeySlots] = WeakValueDictionary()
         self._tally = Tally()
+        self._straight = concurrency is None and concurrency_per_key is None and (retry is None or retry.straight)
         self._lock = RLock()  # calls may come from several loops in several threads
 
     def core_and_key(self, key: str) -> tuple[Core, str]:
@@ -130,6 +148,23 @@ class Service:
             if work.service is self and not work.over:
                 return work
         return None
+
+    def grab(self, key: str, cost: Any) -> Permit | None:
+        """A permit at once, for a first attempt that needs nothing of the retry; None: `run` does it all."""
+        if not self._straight:
+            return None
+        core, key = self.core_and_key(key)
+        place = core.grab(key, core.ask(cost, key))
+        if place is None:
+            return None
+        self._admitted(key, cost, 0.0)
+        return Permit(core, key, None, place, cost)
+
+    def done(self, permit: Permit) -> None:
+        """The first attempt was the last: that of `grab`, with an answer that says nothing."""
+        permit.end(answered=True)
+        if self.retry is not None and self.retry.budget is not None:
+            self.retry.deposit(permit.key, current_clock().now())
 
     async def run(
         self,
@@ -169,25 +204,32 @@ class Service:
         max_wait: float | None = None,
         priority: int = 0,
         settle: Callable[[T], Any] | None = None,
+        begun: list[Permit] | None = None,
     ) -> T:
-        """One attempt: wait for permit and slot, do the work, tell the gate what the outcome says."""
+        """One attempt: wait for permit and slot, do the work, tell the gate what the outcome says. `begun`: a permit
+        that is out already, for the first."""
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a key is a str, not {key!r}")
         core, key = self.core_and_key(key)
-        clock = core.given or current_clock()
-        entered = clock.now()
-        async with Booking(core, cost, key, max_wait=max_wait, priority=priority, slots=self.slots(key)) as permit:
-            self._admitted(key, cost, max(0.0, clock.now() - entered))
-            before, here = _inside.get(), Work(self, permit)
-            _inside.set((*before, here))
+        booking: Booking
+        if begun:
+            booking, entered = Begun(begun.pop()), None
+        else:
+            booking = Booking(core, cost, key, max_wait=max_wait, priority=priority, slots=self.slots(key))
+            clock = core.given or current_clock()
+            entered = clock.now()
+        async with booking as permit:
+            if entered is not None:
+                self._admitted(key, cost, max(0.0, clock.now() - entered))
+            here = Work(self, permit)
+            before = here.enter()
             try:
                 result = await work()
             except Exception as error:
                 self._listen(here, error, listen)
                 raise
             finally:
-                here.over = True
-                _inside.set(before)
+                here.leave(before)
             self._listen(here, result, listen)
             if settle is not None:
                 permit.settle(settle(result))
@@ -236,7 +278,7 @@ class Service:
             self.emit(Paused(permit.key, after))
 
     def _admitted(self, key: str, cost: Any, waited: float) -> None:
-        self._tally.add(key, sent=1, waited=waited)
+        self._tally.sent(key, waited)
         if self.on_event is not None:
             self.emit(Admitted(key, cost, waited))
 

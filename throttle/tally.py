@@ -42,13 +42,24 @@ class Tally:
     def add(self, key: str, **more: float) -> None:
         """Count `more` for `key`."""
         with self._lock:
-            counts = self._keys.get(key)
-            if counts is None:
-                if len(self._keys) >= _MOST_KEYS:
-                    del self._keys[next(iter(self._keys))]
-                counts = self._keys[key] = KeyStatistics()
+            counts = self._of(key)
             for name, number in more.items():
                 setattr(counts, name, getattr(counts, name) + number)
+
+    def sent(self, key: str, waited: float) -> None:
+        """Count one attempt for `key`, that has waited so many seconds: `add`, for the way of every call."""
+        with self._lock:
+            counts = self._keys.get(key) or self._of(key)
+            counts.sent += 1
+            counts.waited += waited
+
+    def _of(self, key: str) -> KeyStatistics:
+        counts = self._keys.get(key)
+        if counts is None:
+            if len(self._keys) >= _MOST_KEYS:
+                del self._keys[next(iter(self._keys))]
+            counts = self._keys[key] = KeyStatistics()
+        return counts
 
     def copy(self) -> dict[str, KeyStatistics]:
         """The numbers of this moment, by key."""

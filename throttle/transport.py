@@ -13,7 +13,7 @@ from types import ModuleType, TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from .events import Event
-from .exchange import Exchange, pass_through
+from .exchange import Exchange, pass_through, straight
 from .limiter import BaseLimiter, Bound
 from .service import LimiterLike, Service
 from .tally import KeyStatistics
@@ -125,6 +125,16 @@ class TransportCore:
         work = service.work_inside()
         if work is not None:
             return await pass_through(service, work, self._inner, request)
+        if "throttle" not in request.extensions and self._max_wait is None:
+            cost: Any = self._cost
+            return await straight(
+                service,
+                self._inner,
+                self._http,
+                request,
+                self._key(request) if callable(self._key) else self._key,
+                cost(request) if callable(cost) else cost,
+            )
         options = _options(request)
         key = options.get("key", self._key)
         cost = options.get("cost", self._cost)
