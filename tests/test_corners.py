@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from throttle import AllOf, RetryAfterTooLong, SlidingWindow, Throttle, TokenBucket, WaitTooLong
-from throttle import testing as kit
+from throttle.testing import virtual as kit
 from throttle.calls import Call, current_call
 from throttle.clock import REAL, current_clock, ticks_of, wait_of
 from throttle.hints import Hints

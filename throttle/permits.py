@@ -190,7 +190,7 @@ class Begun(Booking):
     __slots__ = ()
 
     def __init__(self, permit: Permit) -> None:
-        self._permit = permit
+        self._permit, self._core, self._key = permit, permit._core, permit.key
 
     async def __aenter__(self) -> Permit:
         self._before = self._permit.enter()
