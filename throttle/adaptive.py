@@ -44,8 +44,9 @@ class Learner:
     """What is known of one key's limit. `initial`, `minimum` and `maximum` in permits per tick."""
 
     __slots__ = (
-        "_burst", "_emptied", "_free", "_guessed", "_last", "_ledgers", "_passed", "_rate", "_refill", "_return", "_sure", "index", "maximum", "minimum",
-        "named", "next_at", "opened", "random", "reacted_at", "row", "served", "silence", "slack", "until", "width",
+        "_burst", "_emptied", "_free", "_guessed", "_last", "_ledgers", "_passed", "_rate", "_refill", "_return", "_sure",
+        "index", "maximum", "minimum", "named", "next_at", "opened", "random", "reacted_at", "row", "served", "silence",
+        "slack", "until", "width",
     )  # fmt: skip
 
     def __init__(
@@ -278,11 +279,11 @@ class Learner:
         assert self._rate is not None
         if now - self.next_at > 2 * gap:
             return
-        growth = 0.05 if self._sure >= _MANY else 0.3 if self._sure >= _SOME else 1.0
+        growth = 0.03 if self._sure >= _MANY else 0.3 if self._sure >= _SOME else 1.0
         if self.named and self._sure >= _MANY:
             growth = 0.02  # a refusal costs a whole pause
         elif not self.named:
-            growth += 0.1 * min(now - self.reacted_at, 10 * TICKS) / TICKS
+            growth += 0.05 * (min(now - self.reacted_at, 10 * TICKS) / TICKS) ** 2
         self._rate = self._clamped(self._rate * (1 + growth * min(gap, TICKS) / TICKS))
 
     def _clamped(self, rate: float | None) -> float | None:

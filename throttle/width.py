@@ -15,19 +15,20 @@ _WIDER = 1.3  # times as many under way ...
 _BETTER = 1.1  # ... must bring so many times as many answers a second
 _REST = 8  # epochs until a cap is tried again
 _DOUBLING = 8.0  # up to here one more with each answer, which doubles with each round trip; from here on more gently
-_QUICK = TICKS // 10  # where a round trip takes less, gentleness costs nothing
+_SLOW = TICKS // 10  # a round trip; where it takes less, to be gentler costs nothing
 
 
 class Width:
     """How many may be under way."""
 
-    __slots__ = ("_answers", "_before", "_began", "_flown", "_rest", "capped", "cost", "flying", "limit")
+    __slots__ = ("_answers", "_before", "_began", "_flown", "_quickest", "_rest", "capped", "cost", "flying", "limit")
 
     def __init__(self) -> None:
         self.limit: float = 1.0
         self.flying: int = 0
         self.cost: float = 0.0
         self.capped: bool = False
+        self._quickest = _SLOW  # the least ticks that an answer took
         self._answers = 0
         self._flown = 0
         self._began = -1
@@ -57,15 +58,19 @@ class Width:
     def answered(self, cost: float, sent: int, now: int, *, contended: bool, told: bool) -> None:
         """The same, and the server let it pass. `told`: it says what is left, so that nothing is to be found out."""
         flying, full = self.flying, self.full()
+        self._quickest = min(self._quickest, now - sent)
         self.landed(cost)
         if not (full or contended):
             self._start(-1)
             return
         self._count(flying, now)
         if full and not self.capped:
-            quick = now - sent < _QUICK
-            gentle = self.limit >= _DOUBLING
-            self.limit += 2.0 if told else (0.25 if quick else 0.5) if gentle else 1.0
+            if told:
+                self.limit += 2.0
+            elif self.limit < _DOUBLING:
+                self.limit += 1.0
+            else:
+                self.limit += min(0.5, max(0.1, self._quickest / _SLOW))
 
     def _start(self, now: int) -> None:
         self._answers, self._flown, self._began = 0, 0, now
