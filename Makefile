@@ -11,7 +11,7 @@ RUN := $(BIN)/python -m
 PYTEST := $(RUN) pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types cover wheel lowest bench bench-goodput bench-sqlite chaos fuzz docs surface clean
+.PHONY: help demo test lint format types cover learn wheel lowest bench bench-goodput bench-sqlite chaos fuzz docs surface clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -37,6 +37,9 @@ cover: $(VENV)/.has-test  ## branch coverage, 100 % of throttle/
 	$(RUN) coverage run -m pytest -n $(JOBS) --dist loadgroup
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
+
+learn: $(VENV)/.has-test  ## the learner in thousands of random worlds, and its picture
+	LEARN_SEEDS=500 $(PYTEST) -s tests/test_learner.py $(ARGS)
 
 wheel: $(VENV)/.has-lint  ## build the wheel, install it in a fresh environment, test it from another directory, types included
 	rm -rf dist .venv-wheel

@@ -33,6 +33,7 @@ _UNSERVED = TICKS // 10  # the same where nothing has ever passed: equal jitter 
 _LONG_SILENCE = TICKS // 2  # from here on silences grow more slowly
 _LONGEST_SILENCE = 30 * TICKS
 _PATIENT = TICKS  # a refusal after a silence of this length is the call's; before it, it is the price of the search
+_FEW = 4  # permits that tell a limit that has changed
 _SOME = 8  # permits that make a measurement
 _MANY = 20  # permits that make it a good one
 _RESERVE = 0.98  # the share of what was measured that is used
@@ -44,9 +45,9 @@ class Learner:
     """What is known of one key's limit. `initial`, `minimum` and `maximum` in permits per tick."""
 
     __slots__ = (
-        "_burst", "_emptied", "_free", "_guessed", "_last", "_ledgers", "_passed", "_rate", "_refill", "_return", "_sure",
-        "index", "maximum", "minimum", "named", "next_at", "opened", "random", "reacted_at", "row", "served", "silence",
-        "slack", "until", "width",
+        "_burst", "_emptied", "_free", "_guessed", "_last", "_ledgers", "_passed", "_rate", "_refill", "_return",
+        "_seen", "_span", "index", "maximum", "minimum", "named", "next_at", "opened", "random", "reacted_at", "row",
+        "served", "silence", "slack", "until", "width",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +80,8 @@ class Learner:
         self._burst = 0.0  # so much passed at once in the smallest of those cycles
         self._return = 0  # it took so long until something came back
         self._guessed = False  # the pace is only what passed on average
-        self._sure = 0.0  # how much has passed in the best measurement so far
+        self._seen = 0.0  # so much has passed in the last times that were measured ...
+        self._span = 0  # ... in so many ticks
         self._last = 0
         self._ledgers: dict[str | None, Ledger] = {}
 
@@ -163,8 +165,12 @@ class Learner:
 
     def heard(self, hints: Hints, flight: Flight, now: int) -> bool:
         """What the answer to a request says; whether a refusal counts as an attempt."""
+        if hints.refused and flight.sent > self.reacted_at:
+            for ledger in self._ledgers.values():
+                ledger.refused()
+        retry_after = None if hints.refused else hints.retry_after
         for quota in hints.quotas:
-            self._ledger(quota).heard(quota, flight, now, self.index, self.width.cost)
+            self._ledger(quota).heard(quota, flight, now, self.index, self.width.cost, retry_after)
         wait = 0 if not hints.wait else round(hints.wait * TICKS)
         if hints.refused:
             return self._refused(flight.sent, now, wait)
@@ -196,7 +202,7 @@ class Learner:
             if wait:
                 self.until = max(self.until, now + wait)
             return False
-        counts = not self.served or self.named or self.silence >= _PATIENT or not self.row
+        counts = not self.served or wait > 0 or (self.row > 0 and self.silence >= _PATIENT)
         if self.row == 0:
             self._closed(sent)
         elif self._rate is not None and not self.named:
@@ -215,23 +221,33 @@ class Learner:
         """Nothing is left at `at`: what has passed since that was so last is what came back in between."""
         if self._rate is not None:
             measured = self._measured(at)
-            if measured < self._rate / 2 and self._guessed:  # it was no window that came back, but a bucket's drops
-                self._sure = 0.0
-            least = 0.0 if self._guessed else self._rate * (0.5 if self._refill >= _SOME else 0.85)
-            self._rate = self._clamped(min(self._rate * 0.95, max(measured, least)))
-            self._sure = max(self._sure, self._refill)
+            least = 0.0 if self._guessed else self._rate * (0.5 if self._seen >= _SOME else 0.85)
+            self._rate = self._clamped(min(self._rate * 0.95, max(_RESERVE * measured, least)))
             self._guessed = False
         self._emptied, self._refill = at, 0.0
 
     def _measured(self, at: int) -> float:
-        """Permits per tick that came back, at least; after a named pause a full bucket may have come on top."""
-        since = self._emptied if self._emptied >= 0 else self.opened
-        measured = max(self._refill, 1.0) / max(at - since, 1)
+        """Permits per tick that came back, at least: over the last times, unless this time tells of another limit."""
+        passed, ticks = max(self._refill, 0.5), max(at - max(self._emptied, 0), 1)
+        if self._emptied < 0:
+            ticks = max(at - self.opened, 1)
+        if self.named:  # a full bucket may have come on top, and what has overflown in the pause is not seen
+            paced = self._passed - self._burst
+            self._seen = max(0.0, paced)
+            return max(passed / ticks, paced / max(at - self.opened, TICKS // 100))
+        known = self._seen / max(self._span, 1)
+        if self._guessed or (passed >= _FEW and not 0.7 <= passed / ticks / max(known, 1e-15) <= 1.5):
+            self._seen, self._span = passed, ticks
+        else:
+            if passed / ticks < 0.8 * known:  # less than before: chance, or a lower limit
+                self._seen, self._span = self._seen / 2, self._span // 2
+            self._seen, self._span = self._seen + passed, self._span + ticks
+        if self._seen > 2 * _MANY:
+            self._seen, self._span = self._seen / 2, self._span // 2
+        measured = self._seen / self._span
         if self._passed >= _MANY:  # the pace was right for long; a long silence before it says nothing against it
             measured = max(measured, 0.75 * self._passed / max(at - self.opened, 1))
-        if self.named:
-            measured = max(measured, (self._passed - self._burst) / max(at - self.opened, TICKS // 100))
-        return _RESERVE * measured
+        return measured
 
     def _be_silent(self, now: int) -> None:
         gap = 0 if self._rate is None else round(1 / self._rate)
@@ -254,21 +270,23 @@ class Learner:
 
     def _reopened(self, at: int) -> None:
         """The first request passes after refusals: something has come back by `at`."""
-        if self.row > 1 and not self.named:
+        if self.row > 1 and self._passed and not self.named:
             self._return = at - self._emptied
-        average = self._passed / max(at - self.opened, 1)
+        came_back = at if self.named else (at + self.reacted_at) // 2  # somewhere between the last two requests
+        average = self._passed / max(came_back - self.opened, 1)
         if not self._passed:
             pass  # it has only begun: nothing was learned yet
         elif self._rate is None:
             if not self._ledgers:
                 self._rate = self._clamped(max(average, 1 / max(at - self._emptied, 1)))
-                self._guessed, self._sure = True, 0.0 if self.named else self._passed
+                self._guessed = True
+                self._seen, self._span = (0.0, 0) if self.named else (self._passed, at - self.opened)
                 self.slack = round(min(self._passed, 2.0) * TICKS / 100) if self._passed > 2 else 0
         elif self.row > 1:
             self._rate = self._clamped(max(self._rate, min(average, self._rate * 2)))
         if self.named:
             self._burst = min(self._passed, self._burst) if self._burst else self._passed
-            self._free = self._burst * 0.9 - 1
+            self._free = self._burst * 0.8 - 1
         self.row = 0
         self.opened, self._passed = at, 0.0
 
@@ -279,8 +297,8 @@ class Learner:
         assert self._rate is not None
         if now - self.next_at > 2 * gap:
             return
-        growth = 0.03 if self._sure >= _MANY else 0.3 if self._sure >= _SOME else 1.0
-        if self.named and self._sure >= _MANY:
+        growth = 0.03 if self._seen >= _MANY else 0.3 if self._seen >= _SOME else 1.0
+        if self.named and self._seen >= _MANY:
             growth = 0.02  # a refusal costs a whole pause
         elif not self.named:
             growth += 0.05 * (min(now - self.reacted_at, 10 * TICKS) / TICKS) ** 2

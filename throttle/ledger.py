@@ -22,6 +22,7 @@ JITTER = 50  # after a pause of w another w / 50 at most ...
 MOST_JITTER = TICKS  # ... and at most a second
 
 _LONGEST_LOG = 10_000  # permits of a moving window that are remembered one by one
+_ROUNDED = 3.0  # seconds by which a stamp in whole seconds, less a Date in whole seconds, may be late
 _MARGIN = 200  # a slot of a moving window is taken to come back later by one in so many
 
 
@@ -37,8 +38,8 @@ class Ledger:
     """One quota. `limit` and `window` (ticks) as far as they are known."""
 
     __slots__ = (
-        "_declared", "_first", "_foreign", "_jitter", "_least", "_log", "_random", "_used", "credit", "limit", "moving",
-        "reset_at", "shared", "window",
+        "_declared", "_first", "_foreign", "_foreign_until", "_jitter", "_least", "_log", "_random", "_trusts",
+        "_used", "credit", "limit", "moving", "reset_at", "shared", "window",
     )  # fmt: skip
 
     def __init__(self, random: Callable[[], float]) -> None:
@@ -50,12 +51,14 @@ class Ledger:
         self.reset_at: int = 0
         self.moving: bool = False  # permits come back one by one
         self._declared = False  # the window was told, not seen
+        self._trusts = True  # Retry-After has not been too short
         self.shared: bool = False  # others spend it, too
         self._first = 0.0  # the credit at the first answer of this window
         self._least = 0.0  # the least that was left in this window
         self._log: deque[tuple[int, float]] = deque()  # (answered, cost) of what passed within the window
         self._used = 0.0  # the cost of those
-        self._foreign = 0.0  # what others have used of a moving window, as told last
+        self._foreign = 0.0  # what others have used of a moving window at most ...
+        self._foreign_until = 0  # ... which is taken to last until then
 
     # ── what may be sent ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -109,22 +112,35 @@ class Ledger:
         while self._log[0][0] + self.window + self.window // _MARGIN <= now:
             self._used -= self._log.popleft()[1]
 
-    def heard(self, quota: Quota, flight: Flight, now: int, total: float, flying: float) -> None:
-        """The answer of `now` to a request; `total`: the last index; `flying`: cost under way, its own included."""
+    def refused(self) -> None:
+        """A refusal is news: if this one asked for news of a new window, it was told too short a reset."""
+        self._trusts = self._trusts and self.credit is not None
+
+    def heard(
+        self, quota: Quota, flight: Flight, now: int, total: float, flying: float, retry_after: float | None = None
+    ) -> None:
+        """The answer of `now` to a request; `total`: the last index; `flying`: cost under way, its own included.
+
+        `retry_after` of an answer that let it pass is no command, but often tells the reset better than a stamp does.
+        """
         sent, index, cost = flight
         self.limit = quota.limit or self.limit
         if quota.window:
             self._declared = True
             self.window = round(quota.window * TICKS)
-        left = quota.remaining
-        told = self.reset_at if quota.reset_after is None else now + round(quota.reset_after * TICKS)
-        if left is None or (quota.reset_after is None and self.window is None):
+        left, reset = quota.remaining, quota.reset_after
+        if reset is not None and retry_after and self._trusts and left is not None and left + 1 >= (self.limit or 0):
+            reset = max(reset - _ROUNDED, min(reset, retry_after))
+        told = self.reset_at if reset is None else now + round(reset * TICKS)
+        if left is None or (reset is None and self.window is None):
             return  # without a time nothing can be held
-        if quota.reset_after is None and self.credit is None:
+        if reset is None and self.credit is None:
             told = now + (self.window or 0)
         first = self.reset_at == 0
         if self.moving:
-            self._foreign = max(0.0, (self.limit or 0.0) - left - self._used - flying)
+            foreign = max(0.0, (self.limit or 0.0) - left - self._used - flying)
+            if foreign >= self._foreign or now > self._foreign_until:  # what comes back to others is theirs
+                self._foreign, self._foreign_until = foreign, now + (self.window or 0)
         elif self.credit is None or (sent >= self.reset_at and told > self.reset_at):
             self._opens(left, sent, index, now, told, first)
         else:
@@ -157,3 +173,4 @@ class Ledger:
             and self._log
         ):
             self.moving = True
+            self._foreign, self._foreign_until = max(0.0, self.limit - self._used - 1), now + self.window

@@ -15,7 +15,7 @@ _WIDER = 1.3  # times as many under way ...
 _BETTER = 1.1  # ... must bring so many times as many answers a second
 _REST = 8  # epochs until a cap is tried again
 _DOUBLING = 8.0  # up to here one more with each answer, which doubles with each round trip; from here on more gently
-_SLOW = TICKS // 10  # a round trip; where it takes less, to be gentler costs nothing
+_SLOW = TICKS // 5  # a round trip; where it takes less, to be gentler costs nothing
 
 
 class Width:
