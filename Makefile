@@ -8,7 +8,8 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
-PYTEST := $(RUN) pytest -n $(JOBS) --dist loadgroup
+COVER ?=# anything: measure coverage, too
+PYTEST := $(RUN) $(if $(COVER),coverage run -m )pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format types cover learn wheel lowest bench bench-goodput bench-sqlite chaos fuzz docs surface clean
@@ -31,10 +32,10 @@ types: $(VENV)/.has-lint  ## mypy and pyright, both strict
 	$(RUN) mypy
 	$(RUN) pyright --pythonpath $(BIN)/python
 
-cover: $(VENV)/.has-test  ## branch coverage, 100 % of throttle/
+cover: $(VENV)/.has-test  ## the whole test suite, with branch coverage: 100 % of throttle/
 	@$(BIN)/python -c 'import sys; sys.version_info < (3, 12) and sys.exit("Python 3.11 loses lines after a coroutine was thrown into: make cover PYTHON=python3.12 VENV=.venv-3.12")'
 	rm -f .coverage .coverage.*
-	$(RUN) coverage run -m pytest -n $(JOBS) --dist loadgroup
+	$(MAKE) test COVER=1
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 
@@ -48,7 +49,7 @@ wheel: $(VENV)/.has-lint  ## build the wheel, install it in a fresh environment,
 	.venv-wheel/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
 	mkdir .venv-wheel/away
 	cp -r tests examples pyproject.toml README.md .venv-wheel/away
-	cd .venv-wheel/away && ../bin/python -m pytest -n $(JOBS) --dist loadgroup tests
+	cd .venv-wheel/away && HYPOTHESIS_PROFILE=quick ../bin/python -m pytest -n $(JOBS) --dist loadgroup -m 'not server' tests
 	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" $(RUN) pyright --ignoreexternal --verifytypes throttle
 
 lowest: $(VENV)/.made  ## the suite on the oldest versions that pyproject.toml admits
@@ -58,7 +59,7 @@ lowest: $(VENV)/.made  ## the suite on the oldest versions that pyproject.toml a
 	.venv-lowest/bin/uv pip compile --quiet --python .venv-lowest/bin/python --resolution lowest-direct --no-deps \
 		--extra cli --extra redis --no-annotate --output-file .venv-lowest/lowest.txt pyproject.toml
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[test]'
-	.venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup tests
+	HYPOTHESIS_PROFILE=quick .venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup tests
 
 bench: $(VENV)/.has-bench  ## the benchmarks beside the peers of the field; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/bench.py $(ARGS)
