@@ -48,7 +48,7 @@ wheel: $(VENV)/.has-lint  ## build the wheel, install it in a fresh environment,
 	$(BIN)/python -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
 	mkdir .venv-wheel/away
-	cp -r tests examples pyproject.toml README.md .venv-wheel/away
+	cp -r tests examples docs pyproject.toml README.md .venv-wheel/away
 	cd .venv-wheel/away && HYPOTHESIS_PROFILE=quick ../bin/python -m pytest -n $(JOBS) --dist loadgroup -m 'not server' tests
 	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" $(RUN) pyright --ignoreexternal --verifytypes throttle
 

@@ -63,7 +63,8 @@ def test_block_runs(
     random.seed(1)
     if "import pytest" in code:  # a file of tests: pytest runs it
         Path("test_it.py").write_text(code)
-        ran = subprocess.run([sys.executable, "-m", "pytest", "-q", "test_it.py"], capture_output=True, text=True)
+        command = [sys.executable, "-m", "pytest", "-q", "test_it.py"]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
         assert f"{code.count('def test_')} passed" in ran.stdout, ran.stdout
         return
     exec(compile(code, name, "exec"), {"__name__": "__main__"})
