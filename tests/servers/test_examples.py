@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def test_decorator_only() -> None:
     assert {json.loads(line)["path"] for line in lines} == {f"/items/{n}" for n in range(45)}
     assert answered == 45
     assert refused >= 1  # it asked for 30/s of 20/s, and was told
+
+
+def test_sqlite_quota(tmp_path: Path) -> None:
+    quota, said = (tmp_path / "quota.db", "12 per 5000 days"), "the quota is spent; come back in"
+    with serving("plain") as url, ThreadPoolExecutor() as workers:
+        both = [*workers.map(lambda _: run("sqlite_quota.py", *quota, url, 10), range(2))]
+        assert stats(url) == (12, 0)
+        assert run("sqlite_quota.py", *quota, url, 10)[0] == []
+    assert sum(len(lines) for lines, _ in both) == 12
+    assert any(said in errors for _, errors in both)
 
 
 def test_tenacity_mix() -> None:
