@@ -1,7 +1,7 @@
 """A daily quota that outlives the program: `python sqlite_quota.py quota.db 100/day https://api.example.com 30`.
 
-Run it again, or several at once: together they never exceed the quota of the day (counted from midnight UTC). When it is
-spent, the program says when to come back, and does not wait for it.
+Run it again, or several at once: together they never exceed the quota of the day (counted from midnight UTC). When it
+is spent, the program says when to come back, and does not wait for it.
 """
 
 import asyncio
