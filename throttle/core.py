@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from .calls import current_call
 from .clock import Clock, current_clock, ticks_of, wait_of
-from .decisions import Decision, whole_wait
+from .decisions import Counted, Decision, decided
 from .errors import ThrottleError
 from .gate import Gate, Slots
 from .guard import Guard
@@ -447,14 +447,8 @@ class Core(ABC):
             if allowed and take:
                 self.take(key, now, cost, held=False)
             remaining, full_at, exact_rule = self.facts(key, now)
-        return Decision(
-            allowed=allowed,
-            remaining=float(remaining),
-            retry_after=0.0 if allowed else wait_of(time, due),
-            exact=allowed or (exact_due and exact_rule),
-            reset_after=seconds(full_at - now),
-            retry_after_whole=0 if allowed else whole_wait(time, now, due),
-        )
+        exact = allowed or (exact_due and exact_rule)
+        return decided(allowed, time, now, due, Counted(remaining, full_at), exact=exact)
 
     async def decide_there(self, key: str, cost: Any, *, take: bool) -> Decision:
         """`decide` where the counts are in a shared store."""

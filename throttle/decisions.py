@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .rates import TICKS, Exact, seconds, ticks_of, wait_of
 
-__all__ = ["Counts", "Decision", "decided", "whole_wait"]
+__all__ = ["Counted", "Counts", "Decision", "decided", "whole_wait"]
 
 
 class Counts(Protocol):
@@ -118,11 +118,28 @@ class Decision:
 _new = object.__new__
 
 
-def decided(allowed: bool, time: float, now: int, due: int, rule: Counts, state: Any) -> Decision:
-    """An exact decision at `now` (which the clock calls `time`): granted at `due`, by a rule whose state is a value."""
+class Counted(NamedTuple):
+    """`Counts` that were looked up already."""
+
+    left: Exact
+    full: int
+
+    def remaining(self, state: Any, now: int) -> Exact:
+        """What was left."""
+        return self.left
+
+    def full_at(self, state: Any, now: int) -> int:
+        """The tick that was looked up."""
+        return self.full
+
+
+def decided(
+    allowed: bool, time: float, now: int, due: int, rule: Counts, state: Any = None, exact: bool = True
+) -> Decision:
+    """A decision at `now` (which the clock calls `time`): granted at `due`, by a rule whose state is a value."""
     decision = _new(Decision)
     decision._allowed = allowed
-    decision._exact = True
+    decision._exact = exact
     decision._numbers = None
     decision._facts = (time, now, due, rule, state)
     return decision
