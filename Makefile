@@ -77,6 +77,17 @@ bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much th
 fuzz: $(VENV)/.has-test  ## a million random and mutated sets of headers; about 10 minutes
 	$(BIN)/python tests/fuzzing.py $(ARGS)
 
+proof: $(VENV)/.has-test  ## stories of lines against the slow reference, tens of thousands of steps of each kind
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) --timeout 3600 tests/test_stateful.py tests/algorithms $(ARGS)
+
+soak: $(VENV)/.has-test  ## ten million permits over a simulated week, with cancellations and pauses
+	$(BIN)/python tests/soak.py $(ARGS)
+
+mutate: $(VENV)/.has-mutate  ## mutation testing of the pure files; survivors are explained in tests/MUTANTS.md
+	rm -rf mutants
+	$(BIN)/mutmut run $(ARGS)
+	$(BIN)/mutmut results
+
 docs: $(VENV)/.has-docs  ## the documentation, as pages in site/
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
@@ -84,7 +95,7 @@ surface: $(VENV)/.has-test  ## write tests/surface.txt anew from the public name
 	$(BIN)/python tests/test_surface.py > .surface.tmp && mv .surface.tmp tests/surface.txt
 
 clean:  ## remove everything that was made
-	rm -rf .venv .venv-* build dist site htmlcov .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* build dist site htmlcov .coverage .coverage.* .hypothesis mutants .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is made once, an extra is installed once, and both anew when pyproject.toml changes.
