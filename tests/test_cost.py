@@ -42,22 +42,22 @@ LIMITS: dict[str, Cost] = {
     # operation: calls, clocks read, blocks kept
     "acquire": Cost(1, 1),
     "acquire_sliding_window": Cost(1, 1, 1.5),  # the entry of its log
-    "acquire_all_of_two": Cost(66, 1, 2.5),
+    "acquire_all_of_two": Cost(75, 1, 2.5),
     "acquire_keyed": Cost(27, 2, 1),
     "block": Cost(4, 1),
-    "permit": Cost(80, 2, 1),
+    "permit": Cost(95, 2, 1),
     "try_granted": Cost(2, 1),
     "try_refused": Cost(2, 1),
-    "throttled_call": Cost(95, 4, 1),
-    "bundle_call": Cost(102, 4, 2),
+    "throttled_call": Cost(115, 4, 1),
+    "bundle_call": Cost(125, 4, 2),
     "retry_success": Cost(1, 0),
     "retry_success_sync": Cost(2, 0),
-    "retry_give_up": Cost(41, 0, 0.5),
-    "transport_limit": Cost(165, 7, 3),
-    "transport_learning": Cost(177, 7, 5),
-    "waiting_in_line": Cost(32, 2, 7.5),
-    "line_served": Cost(48, 0),
-    "cancelled_in_line": Cost(33, 1.1, 8),
+    "retry_give_up": Cost(50, 0, 1),
+    "transport_limit": Cost(80, 4, 3),
+    "transport_learning": Cost(215, 7, 5),
+    "waiting_in_line": Cost(38, 2, 8),
+    "line_served": Cost(56, 0),
+    "cancelled_in_line": Cost(40, 1.1, 8),
 }
 
 
