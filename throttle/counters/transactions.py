@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
 import sqlite3
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from threading import Condition, Lock, Thread
+from threading import Condition, Lock
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -101,10 +104,14 @@ class Transactions(Executor):
         if self._jobs and not self._busy and not self._held:
             self._busy = True
             try:
-                Thread(target=self._run, name=f"throttle {self.database.path}").start()
+                _thread.start_new_thread(self._enter, ())  # Thread.start() would wait for it: the event loop may not
             except RuntimeError as error:  # too many threads, or the interpreter is on its way out
                 self._busy = False
                 self._fail(CounterUnavailable(f"{self.database.path}: {error}"), None)
+
+    def _enter(self) -> None:  # pragma: no cover  # it is what begins the tracing
+        sys.settrace(threading.gettrace())  # for debuggers, as a threading.Thread does
+        self._run()
 
     def _run(self) -> None:
         while True:
