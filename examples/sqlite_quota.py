@@ -13,14 +13,14 @@ from throttle import FixedWindow, ThrottleTransport, WaitTooLong
 from throttle.counters import SQLiteCounter
 
 
-async def fetch(path: str, quota: str, url: str, count: int) -> None:
+async def fetch(path: str, quota: str, url: str, count: str) -> None:
     limiter = FixedWindow(quota, counter=SQLiteCounter(path, durability="full"), name="api")
     async with httpx.AsyncClient(base_url=url, transport=ThrottleTransport(limiter=limiter, max_wait=2)) as client:
         try:
-            for number in range(count):
+            for number in range(int(count)):
                 print((await client.get(f"/items/{number}")).text, flush=True)
         except WaitTooLong as spent:
             print(f"the quota is spent; come back in {spent.retry_after / 3600:.1f} h", file=sys.stderr)
 
 
-asyncio.run(fetch(*sys.argv[1:4], int(sys.argv[4])))
+asyncio.run(fetch(*sys.argv[1:]))

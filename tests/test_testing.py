@@ -553,3 +553,10 @@ def test_the_real_clock() -> None:
 
     assert asyncio.run(nap()) >= 0.009
     assert trio.run(nap) >= 0.009
+
+
+def test_a_call_made_already_is_one_clear_error() -> None:
+    async def program() -> None: ...
+
+    with pytest.raises(TypeError, match="run_virtual takes the async function and its arguments, not what calling it"):
+        run_virtual(program())  # type: ignore[arg-type]

@@ -127,7 +127,8 @@ class EqualJitter(_Growing):
     `base` and `cap` in seconds, above 0; `factor` of at least 1; `start` is the n of the first retry. Raises
     `ValueError` for other numbers, `TypeError` for what is no number. Source: Brooker 2015, "equal jitter".
 
-    >>> all(2 <= EqualJitter(base=1)._draw(4.0, random) <= 4 for _ in range(100))
+    >>> delays = EqualJitter(base=1, cap=4, start=2).delays()
+    >>> all(2 <= next(delays) <= 4 for _ in range(100))
     True
     """
 

@@ -44,7 +44,10 @@ class WaitTooLong(ThrottleError):
 
 
 class CostExceedsBurst(ThrottleError, ValueError):
-    """Raised when a cost is above what the limiter can ever grant at once: waiting would never end."""
+    """Raised when a cost is above what the limiter can ever grant at once: waiting would never end.
+
+    `cost` is what was asked, `burst` the most that can be granted (both in permits), `key` the key asked for.
+    """
 
     def __init__(self, cost: object, burst: object, key: str = "") -> None:
         super().__init__(cost, burst, key)
@@ -57,7 +60,10 @@ class CostExceedsBurst(ThrottleError, ValueError):
 
 
 class RetryAfterTooLong(ThrottleError):
-    """Raised when the server asks for a longer wait than `max_retry_after`; `retry_after` is its wait in seconds."""
+    """Raised when the server asks for a longer wait than `max_retry_after`; `retry_after` is its wait in seconds.
+
+    `key` is the key that it holds back. Nothing was waited for: come back after `retry_after`.
+    """
 
     def __init__(self, retry_after: float, key: str = "") -> None:
         super().__init__(retry_after, key)
@@ -69,7 +75,10 @@ class RetryAfterTooLong(ThrottleError):
 
 
 class DeadlineExceeded(ThrottleError, TimeoutError):
-    """Raised when the `timeout` of a whole call is over; `__cause__` is the last failure, if there was one."""
+    """Raised when the `timeout` of a whole call is over; `__cause__` is the last failure, if there was one.
+
+    `timeout` is what was allowed, in seconds.
+    """
 
     def __init__(self, timeout: float) -> None:
         super().__init__(timeout)

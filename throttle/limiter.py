@@ -259,7 +259,12 @@ class Bound:
 
 
 class RuleLimiter(BaseLimiter):
-    """A limiter of one rule over a counter."""
+    """A limiter of one rule over a counter.
+
+    - `counter`: where it counts, by default this process's memory. One of `throttle.counters` needs a `name`, under
+      which all limiters of that name count together.
+    - `clock`: for tests, such as `throttle.testing.VirtualClock()`; by default the real time, or that of `run_virtual`.
+    """
 
     _core: RuleCore
 
@@ -318,8 +323,8 @@ def core_in(counter: Counter, name: str | None, rule: Algorithm, clock: Clock | 
 class TokenBucket(BucketLane, RuleLimiter):
     """At most `burst` at once and `rate` in the long run: in any time t up to burst + rate x t permits.
 
-    `burst` (permits, >= 1) defaults to the permits of the rate, at least 1. So `TokenBucket("100/min")` lets 100 pass
-    at once and 99 more while the first minute refills it; where the server counts windows, take `SlidingWindow`.
+    `burst` (permits, above 0) defaults to the permits of the rate, at least 1. So `TokenBucket("100/min")` lets 100
+    pass at once and 99 more while the first minute refills it; where the server counts windows, take `SlidingWindow`.
 
         permits passed                        ▄▄▄▀▀ 199 after a minute: burst + rate
                                     ▄▄▄▄▀▀▀▀▀
@@ -328,6 +333,8 @@ class TokenBucket(BucketLane, RuleLimiter):
                     0 s          30 s           60 s
 
     The generic cell rate algorithm (ITU-T I.371), exact in nanoseconds and rational permits; one number per key.
+    `counter`, `name`, `clock` as for every limiter: see `RuleLimiter`. Raises `ValueError` or `TypeError` that names a
+    bad rate or option.
 
     >>> limiter = TokenBucket("10/s", burst=20)
     >>> limiter.try_acquire_nowait(20).allowed
@@ -350,7 +357,10 @@ class SlidingWindow(WindowLane, RuleLimiter):
     """Never more than the rate's permits in ANY window of its length: the exact log, one entry per grant and key.
 
     With `hold=True` a permit is held while the work runs and its window starts when the work ENDS, so that however the
-    network delays, the server never sees more than that in any window. Costs are whole numbers.
+    network delays, the server never sees more than that in any window (counts in memory only, else `ValueError`).
+
+    Costs are whole numbers, and so are the permits of a window: a rate of less than one is turned round (0.5/s is 1 per
+    2 s), another fraction is widened where that is exact (1.5/s is 3 per 2 s), else it is a `ValueError`.
 
     >>> limiter = SlidingWindow("2/min")
     >>> [limiter.try_acquire_nowait().allowed for _ in range(3)]

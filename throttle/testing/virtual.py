@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import selectors
 import socket
@@ -245,6 +246,10 @@ def run_virtual(program: Callable[..., Awaitable[T]], *args: Any) -> T:
     >>> run_virtual(nap)
     3600.0
     """
+    given: Any = program
+    if inspect.iscoroutine(given):
+        given.close()  # or Python complains, too, that it was never awaited
+        raise TypeError(f"run_virtual takes the async function and its arguments, not what calling it gave: {given!r}")
     if running() is not None:
         raise RuntimeError("run_virtual runs a loop of its own: not while another event loop is running here")
     loop = asyncio.SelectorEventLoop()
