@@ -91,14 +91,7 @@ class ClockWorld(World):
 
 
 class TrioWorld(World):
-    """Trio with its own virtual clock: ours is the real one there, so the clock is given."""
-
-    class Clock:
-        now = staticmethod(trio.current_time)
-        sleep = staticmethod(trio.sleep)
-
-    def __init__(self) -> None:
-        self.clock = self.Clock()
+    """Trio with its own virtual clock, which the default clock follows."""
 
     def now(self) -> float:
         return trio.current_time()
@@ -178,7 +171,7 @@ class Crowd:
 
     async def _work(self, seconds: float) -> None:
         if self.world.clock is None:
-            await asyncio.sleep(seconds)
+            await anyio.sleep(seconds)
         else:
             await self.world.clock.sleep(seconds)
 
