@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -15,9 +16,13 @@ from rich.console import Console
 
 from throttle.cli import simulate
 from throttle.cli.app import run
-from throttle.cli.study import STRATEGIES, Point, contend, measure, study
+from throttle.cli.study import STRATEGIES, Point, contend, results, study, summed_up
 
 REFERENCE = json.loads((Path(__file__).parent / "vectors" / "jitter_study.json").read_text())
+
+
+def measure(strategy: str, clients: int, runs: int, seed: int) -> Point:
+    return summed_up(strategy, clients, results(strategy, clients, range(runs), seed))
 
 
 def reference(strategy: str, clients: int) -> Any:
@@ -48,18 +53,28 @@ def test_one_client_alone_needs_four_messages() -> None:
 
 
 def test_every_point_once_the_same_in_any_pool() -> None:
+    told: list[tuple[int, int]] = []
     with ThreadPoolExecutor(2) as pool:
-        points = list(study(pool, [3, 2], runs=2, seed=7))
-    assert sorted((p.strategy, p.clients) for p in points) == sorted((s, n) for s in STRATEGIES for n in (2, 3))
-    assert all(point == measure(point.strategy, point.clients, 2, seed=7) for point in points)
+        points = study(pool, [3, 2], runs=12, seed=7, done=lambda clients, runs: told.append((clients, runs)))
+    assert [(point.clients, point.strategy) for point in points] == [(n, name) for n in (3, 2) for name in STRATEGIES]
+    assert points == [measure(name, n, 12, seed=7) for n in (3, 2) for name in STRATEGIES]
+    assert sorted(told) == sorted([(n, some) for n in (2, 3) for some in (10, 2)] * 5)
 
 
-def test_who_leaves_early_starts_no_more() -> None:
-    with ThreadPoolExecutor(1) as pool:
-        running = study(pool, [2] * 200, runs=1, seed=1)
-        next(running)
-        running.close()
-        assert pool._work_queue.qsize() <= 1000
+def test_what_fails_stops_the_rest() -> None:
+    def stop(clients: int, runs: int) -> None:
+        raise LookupError
+
+    jobs: list[Future[Any]] = []
+
+    class Noting(ThreadPoolExecutor):
+        def submit(self, *args: Any) -> Future[Any]:  # type: ignore[override]
+            jobs.append(super().submit(*args))
+            return jobs[-1]
+
+    with Noting(1) as pool, pytest.raises(LookupError):
+        study(pool, [50], runs=1000, seed=1, done=stop)
+    assert sum(job.cancelled() for job in jobs) > 400  # of 500
 
 
 def test_an_error_of_one_run_is_not_known() -> None:
@@ -129,6 +144,15 @@ def test_ctrl_c(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(simulate, "simulated", interrupted)
     assert run(["simulate"]) == 130
     assert capsys.readouterr().err == "stopped\n"
+
+
+def test_a_killed_process_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(simulate, "simulated", killed)
+    assert run(["simulate"]) == 1
+    assert capsys.readouterr().err.startswith("throttle: a process of the simulation was killed")
 
 
 @pytest.mark.parametrize(

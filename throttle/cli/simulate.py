@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,18 +37,14 @@ def simulated(
 ) -> list[Point]:
     """The study under a progress bar, in `jobs` processes (default: one for each processor), in the tables' order."""
     columns = (TextColumn("{task.description}"), BarColumn(40), TaskProgressColumn(), TimeElapsedColumn())
+    # Spawned, not forked: the progress bar has a thread.
     pool = ProcessPoolExecutor(
         jobs or os.cpu_count() or 1, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent
     )
-    order = list(STRATEGIES)
     with pool, Progress(*columns, console=console, transient=True) as progress:
         # A run's work grows about with the square of its clients.
-        bar = progress.add_task("simulating", total=len(order) * sum(n * n for n in clients))
-        points: list[Point] = []
-        for point in study(pool, clients, runs=runs, seed=seed):
-            points.append(point)
-            progress.advance(bar, point.clients**2)
-    return sorted(points, key=lambda point: (point.clients, order.index(point.strategy)))
+        bar = progress.add_task("simulating", total=runs * len(STRATEGIES) * sum(n * n for n in clients))
+        return study(pool, clients, runs=runs, seed=seed, done=lambda n, some: progress.advance(bar, some * n * n))
 
 
 def rows(points: Sequence[Point], measure: str) -> list[tuple[int, list[float]]]:
@@ -115,6 +112,8 @@ def run_simulate(
     except KeyboardInterrupt:
         progress.print("stopped")
         return 130
+    except BrokenProcessPool as error:
+        raise click.ClickException("a process of the simulation was killed: is there memory for --jobs 1?") from error
     if plot is not None:
         draw_study(plot, points)
     if as_json:

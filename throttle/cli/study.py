@@ -11,7 +11,7 @@ Source: Marc Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 201
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import asdict, dataclass
 from heapq import heapify, heappop, heapreplace
@@ -21,11 +21,12 @@ from typing import Any
 
 from ..backoff import Backoff, Constant, DecorrelatedJitter, EqualJitter, Exponential, FullJitter
 
-__all__ = ["CLIENTS", "STRATEGIES", "Point", "contend", "measure", "study"]
+__all__ = ["CLIENTS", "STRATEGIES", "Point", "contend", "results", "study", "summed_up"]
 
 BASE, CAP = 5.0, 2000.0  # milliseconds here; a backoff does not mind
 MEAN, DEVIATION = 10.0, 2.0  # of a message's delay
 CLIENTS = range(10, 200, 10)
+BATCH = 10  # runs that one process does at once
 
 STRATEGIES: dict[str, Backoff] = {
     "none": Constant(0),
@@ -84,16 +85,20 @@ def contend(clients: int, backoff: Backoff, rng: Random) -> tuple[int, float]:
     return calls, end
 
 
-def measure(strategy: str, clients: int, runs: int, seed: int) -> Point:
-    """`runs` runs; the same numbers for the same arguments, whatever else is simulated and wherever.
-
-    >>> measure("full", 5, 3, seed=1) == measure("full", 5, 3, seed=1)
-    True
-    """
+def results(strategy: str, clients: int, runs: Sequence[int], seed: int) -> list[tuple[int, float]]:
+    """The runs of these numbers; each gives the same for the same seed, whatever else is simulated and wherever."""
     backoff = STRATEGIES[strategy]
-    results = [contend(clients, backoff, Random(f"{seed} {strategy} {clients} {run}")) for run in range(runs)]
-    calls, times = zip(*results, strict=True)
-    return Point(strategy, clients, runs, fmean(calls), _error(calls), fmean(times), _error(times))
+    return [contend(clients, backoff, Random(f"{seed} {strategy} {clients} {run}")) for run in runs]
+
+
+def summed_up(strategy: str, clients: int, outcomes: Sequence[tuple[int, float]]) -> Point:
+    """What `outcomes`, in whatever order, come to.
+
+    >>> summed_up("full", 5, [(10, 90.0), (12, 110.0)])
+    Point(strategy='full', clients=5, runs=2, calls=11.0, calls_error=1.0, time=100.0, time_error=10.0)
+    """
+    calls, times = zip(*outcomes, strict=True)
+    return Point(strategy, clients, len(outcomes), fmean(calls), _error(calls), fmean(times), _error(times))
 
 
 def _error(values: Sequence[float]) -> float:
@@ -102,14 +107,27 @@ def _error(values: Sequence[float]) -> float:
 
 
 def study(
-    pool: Executor, clients: Iterable[int] = CLIENTS, *, runs: int = 100, seed: int = 1
-) -> Generator[Point, None, None]:
-    """Every strategy with each number of clients, measured in `pool`: the long ones first, each as it is done."""
-    pairs = sorted(((name, n) for name in STRATEGIES for n in clients), key=lambda pair: -pair[1])
-    points = [pool.submit(measure, name, n, runs, seed) for name, n in pairs]
+    pool: Executor,
+    clients: Iterable[int] = CLIENTS,
+    *,
+    runs: int = 100,
+    seed: int = 1,
+    done: Callable[[int, int], object] = lambda clients, runs: None,
+) -> list[Point]:
+    """Every strategy with each number of clients, computed in `pool`; `done(clients, runs)` after each few runs."""
+    found: dict[tuple[int, str], list[tuple[int, float]]] = {(n, name): [] for n in clients for name in STRATEGIES}
+    batches = [range(start, min(start + BATCH, runs)) for start in range(0, runs, BATCH)]
+    jobs = {  # the long ones first, so that no processor is left with one at the end
+        pool.submit(results, name, n, batch, seed): (n, name)
+        for n, name in sorted(found, key=lambda pair: -pair[0])
+        for batch in batches
+    }
     try:
-        for point in as_completed(points):
-            yield point.result()
+        for job in as_completed(jobs):
+            outcomes = job.result()
+            found[jobs[job]] += outcomes
+            done(jobs[job][0], len(outcomes))
     finally:
-        for point in points:
-            point.cancel()
+        for job in jobs:
+            job.cancel()
+    return [summed_up(name, n, outcomes) for (n, name), outcomes in found.items()]
