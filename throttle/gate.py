@@ -60,8 +60,8 @@ class Gate:
     """One key of a limiter: who waits for it, and what they wait for."""
 
     __slots__ = (
-        "_deadlines", "_patience", "_queued", "clock", "core", "due", "flights", "forecast", "guests", "homes", "key",
-        "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "slotted", "way_back",
+        "_deadlines", "_patience", "_queued", "clock", "core", "corrected_at", "due", "flights", "forecast", "guests",
+        "homes", "key", "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "slotted", "way_back",
     )  # fmt: skip
 
     def __init__(self, core: Core, key: str) -> None:
@@ -76,6 +76,7 @@ class Gate:
         self.reacted_at: int = -1  # the tick of the last reaction to a refusal: older requests bring no news
         self.way_back: WayBack | None = None
         self.learner: Learner | None = core.learner()  # where the limit is to be found out
+        self.corrected_at: int = -1  # the tick at which a learner was put over the rule; -1: there is none, or no rule
         self.guests: Guests = Guests()  # heads of combined lines that this gate refuses
         self.forecast: Forecast = Forecast()
         self.due: int | None = None  # the tick at which the next in line is granted, as far as only time decides
@@ -126,11 +127,19 @@ class Gate:
         if place.slots and [slots for slots in place.slots if not slots.free(self)]:
             return None
         due = self.core.earliest(self.key, now, place.cost, place)
+        if learns:
+            due = self.slower(now, place.cost, due)
         return due if due > now or not self.guests or self.guests.spare(self, now, place.cost) else None
+
+    def slower(self, now: int, cost: Any, due: int) -> int:
+        """The tick from which a learner over the rule grants, too."""
+        return due if self.corrected_at < 0 or self.learner is None else max(due, self.learner.earliest(now, cost))
 
     def opens(self, now: int, cost: Any, place: Place | None = None) -> int | None:
         """The tick from which the rule grants; None while a head of a combined line goes first."""
         due = self.core.earliest(self.key, now, cost, place)
+        if self.learner is not None:
+            due = self.slower(now, cost, due)
         return due if due > now or self.guests.spare(self, now, cost) else None
 
     # ── coming and going ──────────────────────────────────────────────────────────────────────────────────────────
@@ -441,6 +450,11 @@ class Gate:
         if now + wait > self.paused_until:
             self.way_back = WayBack()
             self.pause(now + wait, now, loop)
+
+    def expect_less(self) -> None:
+        """What is spent comes back in time by our own count, but perhaps less of it: begin with a probe."""
+        if self.way_back is None:
+            self.way_back = WayBack()
 
     def answered(self) -> None:
         """The server let one pass."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .algorithms.base import Algorithm
 from .clock import REAL, Clock, ticks_of
 from .core import Core
+from .correcting import Corrections
 from .counters.memory import Table
 from .errors import CostExceedsBurst
 from .guard import Guard
 from .rates import Exact, Rate, check_number, exact
 from .waiting import Place, running
+
+if TYPE_CHECKING:
+    from .gate import Gate
+    from .hints import Hints
 
 __all__ = ["Look", "RuleCore"]
 
@@ -140,6 +145,13 @@ class RuleCore(Core):
         rule: Any = self.table.rule
         state = self.table.get(key, now)
         return rule.remaining(state, now), rule.full_at(state, now), rule.exact(state)
+
+    def news(self, gate: Gate, place: Place, hints: Hints, now: int, loop: Any) -> bool:
+        if self.__class__ is RuleCore and not self.joined and self.table.rule.kind != "unlimited":
+            heard = Corrections(self).hear(gate, place, hints, now, loop)
+            if heard is not None:
+                return heard
+        return super().news(gate, place, hints, now, loop)
 
     def clear(self, key: str | None) -> None:
         self._version += 1

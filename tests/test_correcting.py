@@ -1,0 +1,177 @@
+"""A limit that was given, beside what the server says: where both agree, where they do not, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any
+
+from throttle import AllOf, SlidingWindow, Throttle, TokenBucket
+from throttle.hints import Hints, Quota
+from throttle.testing import run_virtual
+
+Server = Callable[[float], Hints]
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def ask(limiter: Any, answer: Hints | Server) -> tuple[float, bool]:
+    """One request through `limiter`: when it was sent, and whether the server refused it."""
+    async with limiter.permit() as permit:
+        at = now()
+        await asyncio.sleep(0.001)
+        hints = answer if isinstance(answer, Hints) else answer(now())
+        permit.observe(hints)
+    return at, hints.refused
+
+
+async def fetched(limiter: Any, server: Server, count: int, tasks: int = 20) -> tuple[float, int]:
+    """Until the server has granted `count` requests: how long that took, and how many it refused."""
+    left, refused, start = count, 0, now()
+
+    async def work() -> None:
+        nonlocal left, refused
+        while left > 0:
+            left -= 1
+            if (await ask(limiter, server))[1]:
+                left, refused = left + 1, refused + 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(tasks):
+            group.create_task(work())
+    return now() - start, refused
+
+
+def bucket(rate: float, burst: float) -> Server:
+    """A server that tells nothing but its refusals."""
+    left, last = burst, 0.0
+
+    def answer(at: float) -> Hints:
+        nonlocal left, last
+        left, last = min(burst, left + (at - last) * rate), at
+        if left < 1:
+            return Hints(refused=True)
+        left -= 1
+        return Hints()
+
+    return answer
+
+
+def window(limit: int, per: float, *, others: int = 0) -> Server:
+    """A server of fixed windows that tells its quota in whole seconds; `others` use it up at the start of each."""
+    opened, used = -math.inf, 0
+
+    def answer(at: float) -> Hints:
+        nonlocal opened, used
+        if at >= opened + per:
+            opened, used = at, others
+        used += 1
+        reset = float(math.ceil(opened + per - at))
+        quota = Quota("all", limit, max(limit - used, 0), reset, per)
+        if used > limit:
+            return Hints(refused=True, retry_after=reset, quotas=(quota,))
+        return Hints(wait=reset if used == limit else 0.0, quotas=(quota,))
+
+    return answer
+
+
+SPENT = Hints(wait=2.9, quotas=(Quota("all", 2, 0, 2.9),))
+
+
+def third(limiter: Any, answer: Hints) -> float:
+    """When the third request goes, after two were answered so."""
+
+    async def main() -> float:
+        await ask(limiter, Hints())
+        await ask(limiter, answer)
+        return (await ask(limiter, answer))[0]
+
+    return run_virtual(main)
+
+
+def test_where_both_counts_agree_the_exact_one_decides() -> None:
+    assert 1.999 < third(SlidingWindow("2/2s"), SPENT) < 2.01
+
+
+def test_a_reset_beyond_all_rounding_counts() -> None:
+    assert third(SlidingWindow("2/2s"), Hints(wait=9.0, quotas=(Quota("all", 2, 0, 9.0),))) > 9
+
+
+def test_another_limit_than_the_given_one_counts() -> None:
+    assert third(SlidingWindow("2/2s"), Hints(wait=2.9, quotas=(Quota("all", 7, 0, 2.9),))) > 2.9
+    assert third(SlidingWindow("2/2s"), Hints(wait=2.9)) > 2.9
+
+
+def test_what_others_have_spent_counts() -> None:
+    assert third(SlidingWindow("9/2s"), Hints(wait=2.9, quotas=(Quota("all", 9, 0, 2.9),))) > 2.9
+
+
+def test_windows_of_the_given_limit_cost_no_more_than_they_must() -> None:
+    seconds, refused = run_virtual(lambda: fetched(SlidingWindow("20/3s", hold=True), window(20, 3), 60))
+    assert refused == 0
+    assert 6 <= seconds < 6.2
+
+
+def test_a_lower_limit_that_is_told_is_kept() -> None:
+    seconds, refused = run_virtual(lambda: fetched(SlidingWindow("20/2s", hold=True), window(10, 2), 40, tasks=2))
+    assert refused <= 2
+    assert seconds < 9
+
+
+def test_what_others_use_is_heard() -> None:
+    server = window(40, 2, others=20)
+    seconds, refused = run_virtual(lambda: fetched(SlidingWindow("40/2s", hold=True), server, 60, tasks=4))
+    assert refused <= 4
+    assert seconds < 6
+
+
+def test_a_lower_limit_that_only_refuses_is_found() -> None:
+    """A bucket of 10/s behind a limiter of 40/s: without a correction three of four would be refused."""
+    seconds, refused = run_virtual(lambda: fetched(TokenBucket("40/s"), bucket(10, 10), 300))
+    assert refused < 60, (refused, seconds)
+    assert seconds < 40
+
+
+def test_a_limiter_without_a_limit_is_left_alone() -> None:
+    api = Throttle(False)
+    run_virtual(lambda: fetched(api.limiter, bucket(10, 10), 30))
+    assert all(gate.learner is None for gate in api.limiter._core.gates.values())  # type: ignore[union-attr]
+
+
+def test_members_of_combined_limiters_are_left_alone() -> None:
+    limiter = AllOf(TokenBucket("40/s"), TokenBucket("50/s"))
+    _, refused = run_virtual(lambda: fetched(limiter, bucket(10, 10), 30))
+    assert refused
+
+
+def test_after_a_minute_without_a_contradiction_the_given_limit_is_right_again() -> None:
+    limiter = SlidingWindow("20/2s")
+
+    async def main() -> list[bool]:
+        corrected: list[bool] = []
+        told = Hints(quotas=(Quota("all", 20, 5, 2.0),))
+        for pause, answer in ((0, Hints()), (0, told), (31, told), (31, Hints()), (59, Hints()), (2, Hints())):
+            await asyncio.sleep(pause)
+            async with limiter.permit() as permit:
+                permit.observe(answer)
+                corrected.append(limiter._core.gates[""].learner is not None)
+        return corrected
+
+    assert run_virtual(main) == [False, True, True, True, False, False]
+
+
+def test_calls_under_way_when_the_correction_begins() -> None:
+    """Their answers are heard, too; those sent before the reaction bring no news."""
+    limiter = SlidingWindow("20/2s")
+
+    async def main() -> float:
+        async with limiter.permit() as early, limiter.permit() as other:
+            await ask(limiter, Hints(quotas=(Quota("all", 20, 5, 2.0),)))
+            early.observe(Hints(refused=True, retry_after=5.0))
+            other.observe(Hints(refused=True))
+        return (await ask(limiter, Hints()))[0]
+
+    assert 5 <= run_virtual(main) < 5.2
