@@ -23,6 +23,9 @@ class SharedCombinedCore(SharedCore, CombinedCore):
     def __init__(self, members: list[Member], clock: Clock | None) -> None:
         CombinedCore.__init__(self, members, clock)
         self.prepare(self._parts()[0].counter)
+        check = getattr(self.counter, "check_together", None)
+        if check is not None:
+            check([name for name, _ in self.names(None)])
 
     def _parts(self) -> list[SharedCore]:
         return [member.core for member in self.members if isinstance(member.core, SharedCore)]

@@ -9,11 +9,13 @@ from .base import Ask, Booking, Counter, Entry
 from .memory import MemoryCounter
 
 if TYPE_CHECKING:
+    from .redis import RedisCounter
+    from .shares import LocalShare
     from .sqlite import SQLiteCounter
 
-__all__ = ["Ask", "Booking", "Counter", "Entry", "MemoryCounter", "SQLiteCounter"]
+__all__ = ["Ask", "Booking", "Counter", "Entry", "LocalShare", "MemoryCounter", "RedisCounter", "SQLiteCounter"]
 
-_HOMES = {"SQLiteCounter": "sqlite"}  # loaded when first used
+_HOMES = {"LocalShare": "shares", "RedisCounter": "redis", "SQLiteCounter": "sqlite"}  # loaded when first used
 
 
 def __getattr__(name: str) -> Any:

