@@ -40,9 +40,10 @@ def throttle_acquire(path: str, rate: float) -> Callable[[], Awaitable[object]]:
 
 
 def pyrate_acquire(path: str, rate: float) -> Callable[[], Awaitable[object]]:
-    """Its bucket counts windows: the same rate in windows of the length that BURST permits take."""
+    """Its bucket counts windows: the same rate in windows of the length that BURST permits take, at least 1 ms."""
     pyrate = import_module("pyrate_limiter")
-    rates = [pyrate.Rate(BURST, int(BURST / rate * 1000))]
+    window = max(1, round(BURST / rate * 1000))
+    rates = [pyrate.Rate(round(rate * window / 1000), window)]
     bucket = pyrate.SQLiteBucket.init_from_file(rates, db_path=path, use_file_lock=True)
     limiter = pyrate.Limiter(bucket)
     return lambda: limiter.try_acquire_async("x", blocking=True)

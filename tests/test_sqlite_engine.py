@@ -262,6 +262,19 @@ def test_a_call_cancelled_while_the_lock_is_held_for_too_long(tmp_path: Path, ru
     file.transactions.close()
 
 
+def test_the_file_may_be_closed_at_any_moment(file: File, run: Any) -> None:
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(60):
+                group.start_soon(file.put, number)
+                if number % 10 == 0:
+                    group.start_soon(anyio.to_thread.run_sync, file.transactions.close)
+                    await anyio.sleep(0)
+        assert await file.all() == list(range(60))
+
+    run(main)
+
+
 def test_virtual_time_waits_for_the_thread(file: File) -> None:
     async def main() -> None:
         async def late() -> None:

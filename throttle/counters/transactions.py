@@ -69,6 +69,7 @@ class Transactions(Executor):
         self.timeout = timeout
         self._jobs: deque[_Job] = deque()
         self._state = Condition()
+        self._closing = Lock()  # one at a time holds
         self._busy = False  # the thread is there
         self._held = False  # it is to stop: the process forks, or the file is being closed
         _alive.add(self)
@@ -154,21 +155,21 @@ class Transactions(Executor):
                 job.tell(error)
 
     def hold(self) -> None:
-        """Wait for the transaction under way, then close the file and begin no other; holds the lock until
-        `resume`."""
-        self._state.acquire()
-        self._held = True
-        self._state.wait_for(lambda: not self._busy)
+        """Wait for the transaction under way, then close the file and begin no other before `resume`."""
+        self._closing.acquire()
+        with self._state:
+            self._held = True
+            self._state.wait_for(lambda: not self._busy)
         self.database.close()
 
     def resume(self, *, child: bool = False) -> None:
-        """Go on; a child begins with nothing to do."""
-        self._held = False
-        if child:
-            self._jobs.clear()
-            self._busy = False
-        self._wake()
-        self._state.release()
+        """Go on; a forked child begins with nothing to do."""
+        with self._state:
+            self._held = False
+            if child:
+                self._jobs.clear()
+            self._wake()
+        self._closing.release()
 
     def close(self) -> None:
         """Let go of the file, after the transaction under way; the next function opens it again."""
@@ -186,11 +187,14 @@ def _before_fork() -> None:
     _held[:] = list(_alive)
     for transactions in _held:
         transactions.hold()
+        transactions._state.acquire()  # a lock that another thread had taken would stay taken in the child
 
 
 def _after_fork(*, child: bool = False) -> None:
     while _held:
-        _held.pop().resume(child=child)
+        transactions = _held.pop()
+        transactions._state.release()
+        transactions.resume(child=child)
     _forking.release()
 
 
