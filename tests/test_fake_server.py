@@ -11,6 +11,7 @@ import anyio
 import httpx
 import pytest
 import trio
+import trio.testing
 from scripted import most_in_any
 from worlds import virtual
 
@@ -118,6 +119,20 @@ def test_a_client_gets_everything_in_the_end(style: str) -> None:
         assert server.seen[-1].at < 60
 
     play()
+
+
+@pytest.mark.parametrize("style", ["retry-after", "github"])
+def test_on_trio_with_its_mock_clock(style: str) -> None:
+    async def main() -> None:
+        server = FakeRateLimitedServer(3, 10, style=style, latency=0.1)
+        async with httpx.AsyncClient(transport=ThrottleTransport(server)) as client, anyio.create_task_group() as group:
+            for _ in range(9):
+                group.start_soon(client.get, URL)
+        assert len(server.accepted) == 9
+        assert trio.current_time() == pytest.approx(server.seen[-1].at + 0.05)
+        assert 20 <= trio.current_time() < 40
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @virtual

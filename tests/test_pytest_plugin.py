@@ -22,6 +22,8 @@ from throttle import Constant, Retry, TokenBucket
 """
 
 BODY = """
+LIMITER = TokenBucket("1/min", burst=1)
+
 async def test_an_hour(virtual_clock):
     began = time.monotonic()
     limiter = TokenBucket("1/min", burst=1)
@@ -35,6 +37,17 @@ async def test_an_hour(virtual_clock):
             await limiter.acquire()
     assert virtual_clock.now() == 3659
     assert time.monotonic() - began < 50
+
+
+async def test_a_limiter_of_the_module():
+    began = anyio.current_time()
+    for _ in range(3):
+        await LIMITER.acquire()
+    assert anyio.current_time() - began == 120
+
+
+async def test_it_starts_full_again():
+    assert (await LIMITER.try_acquire()).allowed
 
 
 async def test_a_retry_waits_in_virtual_time(virtual_clock):
@@ -85,7 +98,7 @@ def marked(*marks: str) -> str:
 
 
 def test_with_no_other_plugin(suite: pytest.Pytester) -> None:
-    run(suite, marked() + BODY, "-p", "no:asyncio", passed=3)
+    run(suite, marked() + BODY, "-p", "no:asyncio", passed=5)
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
@@ -111,7 +124,7 @@ async def test_from_zero_again(loop):
 """
     marks = ["asyncio"] if mode == "strict" else []
     options = ["--asyncio-mode", mode, "-o", "asyncio_default_fixture_loop_scope=function"]
-    run(suite, marked(*marks) + BODY + fixture, *options, passed=5)
+    run(suite, marked(*marks) + BODY + fixture, *options, passed=7)
 
 
 def test_with_anyio_on_both_loops(suite: pytest.Pytester) -> None:
@@ -120,7 +133,7 @@ def test_with_anyio_on_both_loops(suite: pytest.Pytester) -> None:
 def anyio_backend(request):
     return request.param
 """
-    run(suite, marked("anyio") + backends + BODY, "-p", "no:asyncio", passed=9)
+    run(suite, marked("anyio") + backends + BODY, "-p", "no:asyncio", passed=15)
 
 
 def test_real_time_comes_back(suite: pytest.Pytester) -> None:
