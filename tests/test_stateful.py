@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -25,6 +25,7 @@ from throttle import (
     AllOf,
     CostExceedsBurst,
     FixedWindow,
+    Rate,
     SlidingWindow,
     SlidingWindowCounter,
     TokenBucket,
@@ -191,28 +192,38 @@ class Reference:
         self.outcomes[waiter.name] = ("cancelled",)
         self.settled()
 
-    def reconfigure(self, rule: Any, old: Any) -> None:
-        if isinstance(self.model, Bucket):
-            used = self.model.burst - self.model.level(self.now)
-            self.model.burst, self.model.pace = Fraction(rule.burst), Fraction(rule.permits, rule.ticks)
-            self.model.tokens, self.model.at = self.model.burst - used, self.now
-        elif isinstance(self.model, Buckets):
-            used = self.model.both[0].burst - self.model.both[0].level(self.now)
-            self.model.both[0].burst, self.model.both[0].pace = (
-                Fraction(rule.committed.burst), Fraction(rule.committed.permits, rule.committed.ticks)
-            )  # fmt: skip
-            self.model.both[0].tokens, self.model.both[0].at = self.model.both[0].burst - used, self.now
-        else:
-            assert isinstance(self.model, History | Windows)
-            if isinstance(self.model, Windows):
-                vars(self.model).update(vars(self.model.at(self.now)))
-            self.model.rule = rule
-        self.most = int(rule.most)
+    def reconfigured(self, most: int) -> None:
+        """The model has another rule: refuse those who can never be granted any more."""
+        self.most = most
         for waiter in list(self.line):
-            if waiter.cost > self.most:
+            if waiter.cost > most:
                 self.line.remove(waiter)
                 self.outcomes[waiter.name] = ("never",)
         self.settled()
+
+
+def give_rule(model: Any, rule: Any, now: int) -> None:
+    """The model lives by another rule from now on; what was used stays used."""
+    if isinstance(model, Bucket):
+        used = model.burst - model.level(now)
+        model.burst, model.pace = Fraction(rule.burst), Fraction(rule.permits, rule.ticks)
+        model.tokens, model.at = model.burst - used, now
+    elif isinstance(model, Buckets):
+        give_rule(model.both[0], rule.committed, now)
+    else:
+        assert isinstance(model, History | Windows)
+        if isinstance(model, Windows):
+            vars(model).update(vars(model.at(now)))
+        model.rule = rule
+
+
+def leaves(core: Any, models: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """The rules of a limiter, or of the members of several, each with its part of the models."""
+    if not hasattr(core, "members"):
+        yield core, models
+    else:
+        for index, member in enumerate(core.members):
+            yield from leaves(member.core, [model.models[index] for model in models])
 
 
 # ── what happens ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,7 +242,7 @@ others = st.one_of(
     st.tuples(st.just("refund and cancel"), st.integers(1, 5), st.sampled_from("ab")),
     st.tuples(st.just("pause"), st.sampled_from([0.1, 0.7, 1.9]), st.sampled_from(["a", "b", None])),
     st.tuples(st.just("settle"), st.integers(0, 30), st.integers(0, 9)),
-    st.tuples(st.just("reconfigure"), st.integers(3, 8)),
+    st.tuples(st.just("reconfigure"), st.integers(3, 8), st.integers(0, 2)),
     st.tuples(st.just("try"), costs, st.sampled_from("ab")),
 )
 stories = st.lists(
@@ -388,16 +399,17 @@ class Story:
                 reference.model.give(reference.now, waiter.cost - cost, waiter.taken)
             reference.settled()
 
-    async def reconfigure(self, permits: int) -> None:
-        if not hasattr(self.core, "table"):
-            return
-        old = self.core.table.rule
-        if self.kind in ("TokenBucket", "TwoRateBucket"):
-            self.limiter.reconfigure(permits / 2, burst=permits)
+    async def reconfigure(self, permits: int, which: int) -> None:
+        parts = list(leaves(self.core, [reference.model for reference in self.keys.values()]))
+        core, models = parts[which % len(parts)]
+        if core.table.rule.kind in ("token_bucket", "two_rate"):
+            core.reconfigure(Rate(permits / 2), permits)
         else:
-            self.limiter.reconfigure(f"{permits}/s")
-        for reference in self.keys.values():
-            reference.reconfigure(self.core.table.rule, old)
+            core.reconfigure(Rate(permits), None)
+        most = self._most()
+        for reference, model in zip(self.keys.values(), models, strict=True):
+            give_rule(model, core.table.rule, reference.now)
+            reference.reconfigured(most)
 
     async def try_(self, cost: int, key: str) -> None:
         reference = self.keys[key]
@@ -415,8 +427,14 @@ class Story:
 setattr(Story, "try", Story.try_)
 
 
+def share(part: int) -> settings:
+    """A part of the profile's examples, each of which is a long story: `make proof` plays thousands."""
+    examples = max(10, settings.default.max_examples // part)
+    return settings(max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
+
+
 @pytest.mark.parametrize("kind", list(MAKE))
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@share(3)
 @given(story=stories)
 def test_stories(kind: str, story: list[Any]) -> None:
     async def play() -> None:
@@ -426,7 +444,7 @@ def test_stories(kind: str, story: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["TokenBucket", "SlidingWindow", "AllOf"])
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@share(5)
 @given(story=stories)
 def test_stories_of_a_clock_that_others_move(kind: str, story: list[Any]) -> None:
     asyncio.run(Story(kind, VirtualClock()).play(story))
