@@ -120,26 +120,26 @@ def test_being_served(kind: str, count: Count) -> None:
     main()
 
 
-def test_a_hundred_thousand_of_whom_half_give_up(count: Count) -> None:
+def test_thirty_thousand_of_whom_half_give_up(count: Count) -> None:
     @virtual
     async def main() -> None:
         limiter = TokenBucket("1/s", burst=1)
-        tasks = [asyncio.create_task(limiter.acquire()) for _ in range(100_000)]
+        tasks = [asyncio.create_task(limiter.acquire()) for _ in range(30_000)]
         await asyncio.sleep(0)
-        assert count.since() <= 300_000
+        assert count.since() <= 90_000
         for task in tasks[1::2]:
             task.cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         line = core_of(limiter).gates[""].line
-        assert len(line) <= 50_000
-        assert len(line._places) <= 100_000
-        assert count.since() <= 300_000
+        assert len(line) <= 15_000
+        assert len(line._places) <= 30_000
+        assert count.since() <= 90_000
         for task in tasks[::2]:
             task.cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert count.since() <= 300_000
+        assert count.since() <= 90_000
         assert nothing_left(limiter)
 
     main()
