@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,14 @@ class Lane:
     The first one asks the counter for all; who comes meanwhile waits for the answer and then has the next one asked.
     """
 
-    __slots__ = ("_core", "_loop", "_queue", "busy", "key")
+    __slots__ = ("_core", "_crowded", "_loop", "_queue", "busy", "key")
 
     def __init__(self, core: SharedCore, key: str, loop: Any) -> None:
         self._core = core
         self.key = key
         self._loop = loop
         self._queue: deque[Place] = deque()
+        self._crowded = False  # the last booking was for several
         self.busy = False
 
     def come(self, cost: Any) -> Place:
@@ -48,17 +50,25 @@ class Lane:
             place.wake = self._loop.create_future()
             await place.wake
         if place.outcome is None and place.home is self:
-            await self._lead()
+            await self._lead(place)
         if place.outcome is None:
             await place.home.wait(place)
 
-    async def _lead(self) -> None:
+    async def _lead(self, place: Place) -> None:
         self.busy = True
         queue = self._queue
-        batch = [queue.popleft() for _ in range(min(len(queue), _MOST))]
-        wakes = [place.wake for place in batch]  # in line they wait for something else
+        wakes: list[Any] = []
         try:
+            if self._crowded:
+                await asyncio.sleep(0)  # those who were served just now come again
+            batch = [queue.popleft() for _ in range(min(len(queue), _MOST))]
+            self._crowded = len(batch) > 1
+            wakes = [one.wake for one in batch]  # in line they wait for something else
             await shielded(self._serve(batch))
+        except asyncio.CancelledError:
+            if place.outcome is None and place.home is self:
+                place.outcome = _CLOSED
+            raise
         finally:  # here, so that the one who asked goes on first
             for wake in wakes:
                 if wake is not None and not wake.done():

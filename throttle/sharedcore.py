@@ -209,24 +209,23 @@ class SharedCore(Core):
             pass
 
     def arrive(self, key: str, cost: Any, max_wait: float | None, priority: int) -> Place | None:
-        if max_wait is None and not priority and not self.free(cost) and self._rides(key):
+        if max_wait is None and not priority and key not in self.gates and not self.free(cost) and self._rides():
             loop = running()
             lane = self.lanes.get((loop, key))
-            if lane is None:
+            if lane is None and isinstance(loop, asyncio.AbstractEventLoop):
                 if len(self.lanes) >= _LANES:
                     self.lanes = {place: one for place, one in self.lanes.items() if one.busy}
                 lane = self.lanes[loop, key] = Lane(self, key, loop)
-            return lane.come(cost)
+            if lane is not None:
+                return lane.come(cost)
         _, place = self.enter(key, cost, max_wait=max_wait, priority=priority)
         return None if place.outcome is GRANTED else place
 
-    def _rides(self, key: str) -> bool:
-        """Whether nobody waits and nothing holds back, so that a call of no special wishes may travel with others."""
-        if key in self.gates or current_call.get() is not None:
-            return False
-        if self.paused_until and self.paused_until > ticks_of(self.clock.now()):
-            return False
-        return isinstance(running(), asyncio.AbstractEventLoop)
+    def _rides(self) -> bool:
+        """Whether nothing holds back, so that a call of no special wishes may travel with others."""
+        return current_call.get() is None and (
+            not self.paused_until or self.paused_until <= ticks_of(self.clock.now())
+        )
 
     def turn(self, place: Place) -> Awaitable[None]:
         if isinstance(place.home, Lane):

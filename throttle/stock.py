@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .clock import REAL, LoopClock
@@ -29,24 +30,32 @@ HORIZON = 5 * TICKS
 """What is due later is not booked yet: the counter is asked again, at the latest after so long."""
 
 
-async def shielded(work: Awaitable[T]) -> T:
+async def shielded(work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns. Cancelled meanwhile, it is cancelled when the work, which is bounded in time, has ended."""
-    import anyio  # only here: importing throttle must stay cheap
+    loop = running()
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        import anyio  # only here: importing throttle must stay cheap
 
-    with anyio.CancelScope(shield=True):
-        if not isinstance(running(), asyncio.AbstractEventLoop):
+        with anyio.CancelScope(shield=True):
             return await work
-        task: asyncio.Future[T] = asyncio.ensure_future(work)
-        cancelled: asyncio.CancelledError | None = None
+    task = loop.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _finish(task)
+        raise
+
+
+async def _finish(task: asyncio.Task[Any]) -> None:
+    """Wait for `task`, whatever cancels this meanwhile."""
+    import anyio
+
+    with anyio.CancelScope(shield=True):  # or anyio would go on cancelling, all the time
         while not task.done():
-            try:
+            with suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            task.exception()  # looked at: else the loop would report it
-            raise cancelled
-    return task.result()
+    if not task.cancelled():
+        task.exception()  # looked at: else the loop would report it
 
 
 class Stock:

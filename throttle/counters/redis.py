@@ -154,6 +154,8 @@ class RedisCounter:
         """Let go of this loop's connection; the counter opens one again by itself when used again."""
         client = self._clients.pop(running(), None)
         if client is not None and self._process == os.getpid():
+            for connection in client.throttle_free:
+                await connection.disconnect()
             await client.aclose()
 
     async def __aenter__(self) -> Self:
@@ -217,7 +219,31 @@ class RedisCounter:
 
     async def _command(self, *words: Any) -> Any:
         """What the server answers to a command."""
+        if self._client is None:
+            return await self._do(lambda client: self._exchange(client, words))
         return await self._do(lambda client: client.execute_command(*words))
+
+    async def _exchange(self, client: Any, words: tuple[Any, ...]) -> Any:
+        """`client.execute_command`, without what that does for others: one connection, one question, one answer."""
+        from redis.exceptions import ResponseError
+
+        free: list[Any] = client.throttle_free
+        while free and free[-1]._reader.at_eof():  # closed by the server
+            await free.pop().disconnect(nowait=True)
+        connection = free.pop() if free else client.connection_pool.make_connection()
+        try:
+            if not connection.is_connected:
+                await connection.connect()
+            await connection.send_packed_command(packed(words), check_health=False)
+            answer = await connection.read_response()
+        except ResponseError:
+            free.append(connection)
+            raise
+        except BaseException:  # its answer may be on the way: nobody else is to read that
+            await connection.disconnect(nowait=True)
+            raise
+        free.append(connection)
+        return answer
 
     async def _do(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         """What `work` with the client returns. Raises `Outage` where the server has been reached before and is not now,
@@ -276,13 +302,9 @@ class RedisCounter:
         except ImportError as error:
             raise ImportError('RedisCounter needs redis-py: pip install "throttle-async[redis]"') from error
 
-        return Redis.from_url(
-            self._url,
-            retry=Retry(NoBackoff(), 0),  # a booking must not be sent twice
-            socket_timeout=self.timeout,
-            socket_connect_timeout=self.timeout,
-            max_connections=100,
-        )
+        client: Any = Redis.from_url(self._url, retry=Retry(NoBackoff(), 0))  # a booking must not be sent twice
+        client.throttle_free = []  # connections that nobody uses at the moment
+        return client
 
     # ── outages ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -318,6 +340,19 @@ def _numbers(value: Any) -> list[int]:
 
 def _takes(ask: Ask) -> bool:
     return ask.within is None or ask.within >= 0
+
+
+def packed(words: Sequence[Any]) -> bytes:
+    """A command as it goes over the wire.
+
+    >>> packed(["GET", "key"])
+    b'*2\\r\\n$3\\r\\nGET\\r\\n$3\\r\\nkey\\r\\n'
+    """
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        text = str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=100)
