@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import redis
 import trio
 from redis.asyncio import Redis
 from redis_servers import Server, free_port, server_binary
@@ -550,6 +551,10 @@ def test_what_is_wrong_at_construction() -> None:
         RedisCounter("redis://localhost", timeout=0)
     with pytest.raises(ValueError, match="redis://"):
         RedisCounter("http://localhost")
+    with pytest.raises(TypeError, match="takes a URL or a client of redis.asyncio"):
+        RedisCounter(redis.Redis())
+    with pytest.raises(TypeError, match="counter must be one such as RedisCounter"):
+        TokenBucket("4/s", counter=RedisCounter, name="class")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="takes a URL or a client"):
         RedisCounter(5)
     assert "secret" not in repr(RedisCounter("redis://:secret@localhost"))

@@ -271,8 +271,8 @@ class RuleLimiter(BaseLimiter):
     def __init__(self, rule: Algorithm, counter: Counter | None, name: str | None, clock: Clock | None) -> None:
         if counter is None:
             counter = PROCESS
-        elif not isinstance(counter, Counter):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"counter must be a counter of throttle.counters, not {counter!r}")
+        elif isinstance(counter, type) or not isinstance(counter, Counter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"counter must be one such as RedisCounter('redis://...'), not {counter!r}")
         elif not name:
             raise ValueError(f"a limiter with counter={counter!r} needs name=, under which it counts there")
         if clock is not None and not isinstance(clock, Clock):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import re
@@ -74,7 +75,7 @@ class RedisCounter:
         if isinstance(url_or_client, str):
             self._url = url_or_client
             self._new_client()  # tells at once what is no URL
-        elif callable(getattr(url_or_client, "execute_command", None)):
+        elif inspect.iscoroutinefunction(getattr(url_or_client, "execute_command", None)):
             self._client = url_or_client
         else:
             raise TypeError(f"RedisCounter takes a URL or a client of redis.asyncio, not {url_or_client!r}")
