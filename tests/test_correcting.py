@@ -135,6 +135,18 @@ def test_a_lower_limit_that_only_refuses_is_found() -> None:
     assert seconds < 40
 
 
+def test_a_limit_that_is_strict_to_the_millisecond() -> None:
+    """One in 20 ms and no burst, at both ends: what arrives a little early is refused, and that is all."""
+    server = bucket(50, 1)
+
+    def strict(at: float) -> Hints:
+        return server(at - at % 0.003)  # as if requests took sometimes longer, sometimes not
+
+    seconds, refused = run_virtual(lambda: fetched(TokenBucket("50/s", burst=1), strict, 300))
+    assert refused < 60
+    assert seconds < 9
+
+
 def test_a_limiter_without_a_limit_is_left_alone() -> None:
     api = Throttle(False)
     run_virtual(lambda: fetched(api.limiter, bucket(10, 10), 30))

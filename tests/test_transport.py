@@ -749,16 +749,21 @@ def test_a_long_wait_is_logged_once_per_key(caplog: pytest.LogCaptureFixture) ->
     assert len(ours) == 1 and "http://server:80" in ours[0] and "secret" not in ours[0]
 
 
-def test_no_secret_is_told_to_anybody(http: Http) -> None:
+def test_no_secret_is_told_to_anybody(http: Http, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "throttle")
+
     @virtual
     async def play() -> None:
         events: list[Any] = []
         secret = {"Set-Cookie": "session=secret", "X-Api-Key": "secret", "Retry-After": "1"}
+        secret |= {"X-RateLimit-Bucket": "secret", "RateLimit": '"secret";r=0;t=1;pk=:c2VjcmV0:'}
         api = server(http, (429, secret, b"secret"), "ConnectError", (502, secret), 200)
         async with http.client(api, retry=QUICK, on_event=events.append) as client:
             url = "http://user:secret@server/path?token=secret"
             assert (await client.get(url, headers={"Authorization": "Bearer secret"})).status_code == 200
-        assert "secret" not in repr(events) + repr(client._transport.statistics()) + repr(client._transport)
+            transport = client._transport
+            told = [events, transport.statistics(), transport, transport.limiter, transport._service.retry]
+        assert "secret" not in repr(told) + caplog.text
         assert {event.key for event in events} == {"http://server:80"}
 
     play()

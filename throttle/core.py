@@ -16,7 +16,7 @@ from .decisions import Counted, Decision, decided
 from .errors import ThrottleError
 from .gate import Gate, Slots
 from .guard import Guard
-from .rates import TICKS, Exact, check_number, seconds
+from .rates import TICKS, Exact, Rate, check_number, seconds
 from .waiting import GRANTED, Place, new_ticket, rank_of, running
 
 if TYPE_CHECKING:
@@ -492,6 +492,12 @@ class Core(ABC):
         """Seconds until the last pause of that gate ends."""
         with self as now:
             return seconds(max(0, gate.held_until() - now))
+
+    def learned(self, key: str) -> Rate | None:
+        """What was learned of the limit of `key`."""
+        with self:
+            gate = self.gates.get(key)
+            return None if gate is None or gate.learner is None else gate.learner.learned()
 
     def tick(self) -> int:
         """The time."""

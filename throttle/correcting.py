@@ -88,8 +88,7 @@ class Corrections:
     def _correct(self, gate: Gate) -> None:
         from .adaptive import Learner  # most limits that are given are right
 
-        rule = self.core.table.rule
-        gate.learner = learner = Learner(self.core.random, maximum=float(rule.most) / rule.period)
+        gate.learner = learner = Learner(self.core.random)
         learner.served = True
         learner.index = max(0.0, gate.flights - 1.0)  # those under way may use up what is told as left
         gate.way_back = None

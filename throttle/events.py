@@ -26,6 +26,10 @@ class Refused:
     key: str
     hints: Hints
 
+    def __repr__(self) -> str:
+        """The numbers; names and scopes are a server's own words, which may tell whose limit it is."""
+        return f"Refused(key={self.key!r}, wait={self.hints.wait}, quotas={len(self.hints.quotas)})"
+
 
 @dataclass(frozen=True, slots=True)
 class Paused:

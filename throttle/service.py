@@ -284,7 +284,11 @@ class Service:
 
     def statistics(self) -> dict[str, KeyStatistics]:
         """A copy of what happened so far, by key."""
-        return self._tally.copy()
+        counts = self._tally.copy()
+        core, _ = self.core_and_key("")
+        for key, one in counts.items():
+            one.learned = core.learned(key)
+        return counts
 
     def emit(self, event: Event) -> None:
         """Tell the hook; what it raises is logged, never passed on."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from threading import RLock
 
+from .rates import Rate
+
 __all__ = ["KeyStatistics", "Tally"]
 
 _MOST_KEYS = 10_000  # numbers are kept of so many keys, the latest ones
@@ -12,10 +14,14 @@ _MOST_KEYS = 10_000  # numbers are kept of so many keys, the latest ones
 
 @dataclass(slots=True)
 class KeyStatistics:
-    """What happened to one key.
+    """What happened to one key so far; counts, and times in seconds. Nothing here was told by a header as text.
 
-    Attempts `sent`; answers that `refused` for a limit; seconds `waited` in line, summed over attempts; seconds the key
-    was `paused` by what the server said; calls `lost`: given up by the retry.
+    - `sent`: attempts that were let go, retries included.
+    - `refused`: answers that refused one for a limit; `rejected` is the same number.
+    - `waited`: seconds in line for permit and slot, summed over the attempts.
+    - `paused`: seconds for which the whole key was held back by what its server said, or failed.
+    - `lost`: calls given up by the retry: their caller got a failure or a refusal.
+    - `learned`: the limit as its server's answers show it, a `Rate`; None where it was given and fits, or is not known.
     """
 
     sent: int = 0
@@ -23,6 +29,12 @@ class KeyStatistics:
     waited: float = 0.0
     paused: float = 0.0
     lost: int = 0
+    learned: Rate | None = None
+
+    @property
+    def rejected(self) -> int:
+        """The same as `refused`."""
+        return self.refused
 
 
 class Tally:
@@ -32,7 +44,7 @@ class Tally:
     >>> tally.add("github", sent=1, waited=0.5)
     >>> tally.add("github", refused=1)
     >>> tally.copy()
-    {'github': KeyStatistics(sent=1, refused=1, waited=0.5, paused=0.0, lost=0)}
+    {'github': KeyStatistics(sent=1, refused=1, waited=0.5, paused=0.0, lost=0, learned=None)}
     """
 
     def __init__(self) -> None:
