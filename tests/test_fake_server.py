@@ -187,6 +187,25 @@ async def test_outages() -> None:
 
 
 @virtual
+async def test_a_script_with_nonsense_is_told() -> None:
+    for nonsense in ("502", 99, True, 502.0, ValueError("x").args, dict):
+        with pytest.raises(TypeError, match="a script holds statuses, responses of httpx, exceptions and None, not"):
+            FakeRateLimitedServer(1, 1, script=[nonsense])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match="a script holds"):
+            FakeRateLimitedServer(1, 1, outages=[(0, 1, nonsense)])  # type: ignore[list-item]
+    server = FakeRateLimitedServer(1, 1)
+    server.script.append("later")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not 'later'"):
+        await ask(server)
+
+
+@virtual
+async def test_an_outage_that_answers_as_usual_is_none() -> None:
+    server = FakeRateLimitedServer(5, 1, outages=[(0, 10, None)], script=[None])
+    assert [answer.status_code for answer in await ask(server, 2)] == [200, 200]
+
+
+@virtual
 async def test_latency_and_a_handler_of_ones_own() -> None:
     draws = iter([1.0, 3.0])
 
@@ -244,6 +263,8 @@ async def test_on_a_clock_that_is_given() -> None:
         ({"window": 0}, "window"),
         ({"window": math.inf}, "inf"),
         ({"latency": -1}, "latency"),
+        ({"outages": [(1,)]}, r"an outage is \(start, end\) or \(start, end, answer\) in seconds, not \(1,\)"),
+        ({"outages": [(2, 1)]}, r"not \(2, 1\)"),
         ({"style": "draft-99"}, "style is one of 'none', .*; not 'draft-99'"),
         ({"algorithm": ["x"]}, "algorithm is one of 'moving-window', 'fixed-window', 'token-bucket'; not"),
     ],

@@ -103,6 +103,12 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
         self._first: float | None = None
         self.script: list[Answer] = list(script)
         self.outages: list[tuple[float, float] | tuple[float, float, Answer]] = list(outages)
+        for outage in self.outages:
+            if len(outage) not in (2, 3) or not outage[0] <= outage[1]:
+                raise ValueError(f"an outage is (start, end) or (start, end, answer) in seconds, not {outage!r}")
+        for scripted in [*self.script, *(one[2] for one in self.outages if len(one) > 2)]:
+            if scripted is not None:
+                _played(scripted, "")
         self.seen: list[Seen] = []
 
     @property
@@ -147,12 +153,8 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
 
     async def _decide(self, request: httpx.Request, now: float, clock: Clock) -> tuple[str, httpx.Response | Exception]:
         scripted = self._scripted(now)
-        if isinstance(scripted, int):
-            return "scripted", httpx.Response(scripted, headers={"Date": self._date(clock)})
-        if isinstance(scripted, type):
-            return "scripted", scripted("scripted")
         if scripted is not None:
-            return "scripted", scripted
+            return "scripted", _played(scripted, self._date(clock))
         limiter = self._limiter[self._key(request) if self._key else ""]
         decision: Decision = limiter.try_acquire_nowait()
         remaining = math.floor(decision.remaining)
@@ -175,6 +177,17 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
 
     def _date(self, clock: Clock) -> str:
         return formatdate(math.floor(self._wall(clock)), usegmt=True)
+
+
+def _played(scripted: Any, date: str) -> httpx.Response | Exception:
+    """What an entry of the script comes to; `TypeError` for what is none."""
+    if type(scripted) is int and 200 <= scripted <= 599:
+        return httpx.Response(scripted, headers={"Date": date})
+    if isinstance(scripted, (httpx.Response, Exception)):
+        return scripted
+    if isinstance(scripted, type) and issubclass(scripted, Exception):
+        return scripted("scripted")
+    raise TypeError(f"a script holds statuses, responses of httpx, exceptions and None, not {scripted!r}")
 
 
 def _one_of(what: str, name: str, choices: dict[str, Any]) -> Any:
