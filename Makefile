@@ -12,7 +12,7 @@ COVER ?=# anything: measure coverage, too
 PYTEST := $(RUN) $(if $(COVER),coverage run -m )pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types cover learn wheel lowest bench bench-goodput bench-sqlite chaos fuzz docs surface clean
+.PHONY: help demo test lint format types cover learn wheel lowest bench bench-goodput bench-sqlite bench-shared parity chaos fuzz docs surface clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -69,6 +69,12 @@ bench-sqlite: $(VENV)/.has-bench  ## processes that share a limit through SQLite
 
 chaos: $(VENV)/.has-test  ## kill processes that share a limit at random, for 60 s
 	$(BIN)/python benchmarks/chaos.py $(ARGS)
+
+bench-shared: $(VENV)/.has-bench $(VENV)/.has-test  ## processes that share a limit through a real Redis, beside four peers; about 12 minutes
+	$(BIN)/python benchmarks/shared.py $(ARGS)
+
+parity: $(VENV)/.has-test  ## 100,000 random traces: the Lua of the Redis counter decides as the rules do; about 10 minutes
+	THROTTLE_TRACES=100000 $(RUN) pytest -q --timeout 3600 tests/test_redis_parity.py
 
 bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much the clients waste; about 40 minutes
 	-cd benchmarks/servers && npm install --silent --no-audit --no-fund --no-package-lock
