@@ -21,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: no collection of garbage, of which some tests ask for hundreds, looks at it again."""
+    """What is imported by now stays: no garbage collection, of which some tests ask for hundreds, looks at it again."""
     gc.collect()
     gc.freeze()
 

@@ -171,7 +171,7 @@ def started(*arguments: str) -> subprocess.Popen[str]:
 
 def test_ctrl_c_loses_nothing(server: Server, out: Path) -> None:
     """Interrupted with requests under way and standard input still open."""
-    with started("-", "--out", str(out)) as fetch:
+    with started("-", "--out", str(out), "--rate", "1000/s") as fetch:  # while it learns, /hang is waited for, alone
         assert fetch.stdin is not None
         assert fetch.stderr is not None
         fetch.stdin.write(f"{server.url}/hang\n{server.url}/1\n{server.url}/2\n{server.url}/missing\n")

@@ -156,10 +156,10 @@ def test_a_hundred_thousand_items_in_bounded_memory() -> None:
         async with Throttle(False).map(work, range(100_000), read_ahead=100) as results:
             async for _ in results:
                 count += 1
-                if count == 5_000:
+                if count == 2_000:
                     gc.collect()
                     tracemalloc.start()
-                if count == 10_000:  # the first objects of a run may be caches
+                if count == 4_000:  # the first objects of a run may be caches
                     most.append(tracemalloc.get_traced_memory()[1])
                     tracemalloc.stop()
                     break  # the rest would tell nothing new
