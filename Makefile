@@ -67,7 +67,7 @@ bench: $(VENV)/.has-bench  ## the benchmarks beside the peers of the field; writ
 bench-sqlite: $(VENV)/.has-bench  ## processes that share a limit through SQLite, beside the peer; about 1 minute
 	$(BIN)/python benchmarks/sqlite_rows.py $(ARGS)
 
-chaos: $(VENV)/.has-test  ## kill processes that share a limit at random, for 60 s
+chaos: $(VENV)/.has-test  ## kill processes and stores that share a limit at random, 60 s each
 	$(BIN)/python benchmarks/chaos.py $(ARGS)
 
 bench-shared: $(VENV)/.has-bench $(VENV)/.has-test  ## processes that share a limit through a real Redis, beside four peers; about 12 minutes
