@@ -130,22 +130,24 @@ def head(missing: dict[str, str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--only", default="", help="servers with this in their name")
+    parser.add_argument("--only", default="", help="servers with this in their name; several with | between them")
     parser.add_argument("--client", action="append", help="clients with this in their name")
     parser.add_argument("--tasks", default="200,50")
-    parser.add_argument("--scene", help="scenes with this in their title")
+    parser.add_argument("--scene", help="only the scene with this title")
     parser.add_argument("--peers-everywhere", action="store_true", help="peers in every scene, not just the first")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="results are added to those that are there")
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
-    chosen = {name: kind for name, kind in kinds().items() if options.only in name}
+    chosen = {name: kind for name, kind in kinds().items() if any(word in name for word in options.only.split("|"))}
     missing = {name: kind.needs for name, kind in chosen.items() if kind.needs}
     for name, what in missing.items():
         print(f"skipped: {name} (needs {what})", flush=True)
     results: dict[str, dict[str, dict[str, Row]]] = {}
+    if options.json and options.json.exists():
+        results = json.loads(options.json.read_text())
     for number, (tasks, processes, halved) in enumerate(plan([int(one) for one in options.tasks.split(",")])):
         scene = title(tasks, processes, halved)
-        if options.scene and options.scene not in scene:
+        if options.scene and options.scene != scene:
             continue
         clients = CLIENTS if number == 0 or options.peers_everywhere else [GIVEN, UNKNOWN]
         for name, kind in chosen.items():

@@ -37,6 +37,8 @@ class Corrections:
 
     def hear(self, gate: Gate, place: Place, hints: Hints, now: int, loop: object) -> bool | None:
         """Deal with an answer; whether a refusal counts as an attempt. None: nothing to correct, the gate's own way."""
+        if gate.learner is None and not (hints.quotas or hints.refused):
+            return None  # it says nothing about the limit
         contradicted = self._contradicted(gate, place, hints, now)
         if contradicted:
             if gate.learner is None:

@@ -8,8 +8,9 @@ import httpx
 import pytest
 from worlds import virtual
 
-from throttle import Retry, RetryBudget, ThrottleTransport
+from throttle import Rate, Retry, RetryBudget, Throttle, ThrottleTransport
 from throttle.clock import current_clock
+from throttle.tally import KeyStatistics
 
 from .odd import ANSWERS, Server, odd_server
 
@@ -21,8 +22,6 @@ WINDOW = 10.0  # seconds that a budget looks back on
 
 async def load(server: Server, path: str, **options: Any) -> tuple[int, float, Any]:
     """What `CALLS` calls of 20 tasks send to the server, in how many seconds, and their transport."""
-    from throttle import Throttle
-
     transport = ThrottleTransport(limiter=False, **options)
     start = current_clock().now()
     async with httpx.AsyncClient(transport=transport, timeout=30) as client:
@@ -45,6 +44,7 @@ async def test_the_offered_load_of_an_outage() -> None:
     (counts,) = transport.statistics().values()
     assert counts.sent == sent
     assert counts.lost == CALLS
+    assert counts.rejected == counts.refused == 0
     assert CALLS < sent <= 1.1 * CALLS + 10 * (seconds + WINDOW)
     assert sent < 2 * CALLS  # five attempts each would be 1500
 
@@ -65,3 +65,14 @@ async def test_refusals_for_a_limit_do_not_spend_it() -> None:
             statuses.append((await client.get(f"{server.url}/bad-gateway")).status_code)
     assert statuses == [200, 502]
     assert (server.met["/flaky"], server.met["/bad-gateway"]) == (2, 1)
+
+
+@virtual
+async def test_statistics_of_a_server_that_tells_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"RateLimit": '"all";r=99;t=60', "RateLimit-Policy": '"all";q=100;w=60'}
+    monkeypatch.setitem(ANSWERS, "/told", (200, told, b""))
+    with odd_server() as server:
+        async with httpx.AsyncClient(transport=ThrottleTransport()) as client:
+            await client.get(f"{server.url}/told")
+            (counts,) = client._transport.statistics().values()  # type: ignore[attr-defined]
+    assert counts == KeyStatistics(sent=1, waited=counts.waited, learned=Rate(100, per=60))
