@@ -225,7 +225,7 @@ def play(  # noqa: PLR0915  # the events of one world, in one piece
             item.flight = client.learner.sent(tick(now), 1, lands=True)
             client.flying += 1
             client.sends.append(now)
-            rate = client.learner.rate
+            rate = client.learner.pace.rate
             client.rates.append((now, 0.0 if rate is None else rate * TICKS))
             post(now + network.way(), lambda then, item=item: arrive(client, item, then))  # type: ignore[misc]
             client.fill()

@@ -39,7 +39,7 @@ class _Look:
     def book(self, cost: Any) -> None:
         """Go on to that instant, and take."""
         self.at = self.earliest(cost)
-        rate = None if self.learner is None else self.learner.rate
+        rate = None if self.learner is None else self.learner.pace.rate
         if rate is not None:
             self.next_at = self.at + round(cost / rate)
 

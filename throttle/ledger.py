@@ -21,16 +21,18 @@ __all__ = ["JITTER", "MOST_JITTER", "Flight", "Ledger"]
 JITTER = 50  # after a pause of w another w / 50 at most ...
 MOST_JITTER = TICKS  # ... and at most a second
 
+_COSTS = ("token", "byte", "cost", "credit", "point", "unit", "weight")  # what is counted by cost; the rest by request
 _LONGEST_LOG = 10_000  # permits of a moving window that are remembered one by one
 _ROUNDED = 3.0  # seconds by which a stamp in whole seconds, less a Date in whole seconds, may be late
 _MARGIN = 200  # a slot of a moving window is taken to come back later by one in so many
 
 
 class Flight(NamedTuple):
-    """A request as it was sent: when, its index, and its cost."""
+    """A request as it was sent: when, its index by cost and by number, and its cost."""
 
     sent: int
     upto: float
+    number: int
     cost: float
 
 
@@ -39,10 +41,11 @@ class Ledger:
 
     __slots__ = (
         "_declared", "_first", "_foreign", "_foreign_until", "_jitter", "_least", "_log", "_random", "_trusts",
-        "_used", "credit", "limit", "moving", "reset_at", "shared", "window",
+        "_used", "by_cost", "credit", "limit", "moving", "reset_at", "shared", "window",
     )  # fmt: skip
 
-    def __init__(self, random: Callable[[], float]) -> None:
+    def __init__(self, random: Callable[[], float], name: str | None) -> None:
+        self.by_cost: bool = name is not None and any(word in name.lower() for word in _COSTS)  # else by request
         self._random = random
         self._jitter = 0  # after a reset
         self.limit: float | None = None
@@ -123,7 +126,9 @@ class Ledger:
 
         `retry_after` of an answer that let it pass is no command, but often tells the reset better than a stamp does.
         """
-        sent, index, cost = flight
+        sent, index, cost = flight.sent, flight.upto, flight.cost
+        if not self.by_cost:
+            index, cost = flight.number, 1
         self.limit = quota.limit or self.limit
         if quota.window:
             self._declared = True

@@ -21,12 +21,10 @@ _SLOW = TICKS // 5  # a round trip; where it takes less, to be gentler costs not
 class Width:
     """How many may be under way."""
 
-    __slots__ = ("_answers", "_before", "_began", "_flown", "_quickest", "_rest", "capped", "cost", "flying", "limit")
+    __slots__ = ("_answers", "_before", "_began", "_flown", "_quickest", "_rest", "capped", "limit")
 
     def __init__(self) -> None:
         self.limit: float = 1.0
-        self.flying: int = 0
-        self.cost: float = 0.0
         self.capped: bool = False
         self._quickest = _SLOW  # the least ticks that an answer took
         self._answers = 0
@@ -35,42 +33,26 @@ class Width:
         self._before: tuple[float, float] | None = None  # of the last epoch: how many under way, answers per tick
         self._rest = 0
 
-    def full(self) -> bool:
-        """Whether no more may be under way."""
-        return self.flying >= int(self.limit)
-
     def narrow(self) -> None:
         """One at a time."""
         self.limit = 1.0
         self.capped, self._before = False, None
         self._start(-1)
 
-    def sent(self, cost: float) -> None:
-        """One more is under way."""
-        self.flying += 1
-        self.cost += cost
+    def answered(self, flying: int, took: int, now: int, *, contended: bool, told: bool) -> None:
+        """The server let one pass of `flying`, which `took` so many ticks; `contended`: others wait to be sent.
 
-    def landed(self, cost: float) -> None:
-        """One is not under way any more."""
-        self.flying -= 1
-        self.cost -= cost
-
-    def answered(self, cost: float, sent: int, now: int, *, contended: bool, told: bool) -> None:
-        """The same, and the server let it pass. `told`: it says what is left, so that nothing is to be found out."""
-        flying, full = self.flying, self.full()
-        self._quickest = min(self._quickest, now - sent)
-        self.landed(cost)
+        `told`: it says what is left, so that there is nothing to be found out.
+        """
+        self._quickest = min(self._quickest, took)
+        full = flying >= int(self.limit)
         if not (full or contended):
             self._start(-1)
             return
         self._count(flying, now)
         if full and not self.capped:
-            if told:
-                self.limit += 2.0
-            elif self.limit < _DOUBLING:
-                self.limit += 1.0
-            else:
-                self.limit += min(0.5, max(0.1, self._quickest / _SLOW))
+            gentle = 1.0 if self.limit < _DOUBLING else min(0.5, max(0.1, self._quickest / _SLOW))
+            self.limit += 2.0 if told else gentle
 
     def _start(self, now: int) -> None:
         self._answers, self._flown, self._began = 0, 0, now
