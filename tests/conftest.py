@@ -30,3 +30,10 @@ def pytest_collection_finish() -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Each `@pytest.mark.anyio` test runs on both; a module that is for one only overrides this."""
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def no_jitter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that a server named end to the tick, except in tests of that very jitter."""
+    if request.node.get_closest_marker("jitter") is None:
+        monkeypatch.setattr("throttle.ledger.MOST_JITTER", 0)

@@ -83,6 +83,7 @@ def run(world: World, seed: int) -> tuple[float, float, int]:
     return played.seconds / ideal, 100 * played.refused / world.items, played.lost
 
 
+@pytest.mark.jitter
 @pytest.mark.parametrize("name", WORLDS)
 def test_it_comes_close_to_the_ideal(name: str) -> None:
     world = WORLDS[name]

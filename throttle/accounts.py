@@ -17,7 +17,7 @@ _MOST = 16  # no server has more quotas
 
 
 class Accounts:
-    """The ledgers of one key by the names of the quotas. `flying` and `cost`: how many are under way, and their cost."""
+    """The ledgers of one key, by the names of the quotas; `flying` and `cost`: how many are under way, their cost."""
 
     __slots__ = ("_ledgers", "_random", "cost", "flying", "index", "number")
 
@@ -46,9 +46,10 @@ class Accounts:
                 due = max(due, ledger.earliest(now, *self._sums(ledger), cost if ledger.by_cost else 1))
         return due
 
-    def held_until(self) -> int:
-        """The tick up to which nobody is sent, because a quota is spent; 0 if none is."""
-        return max([ledger.held_until(self._sums(ledger)[0]) for ledger in self._ledgers.values()], default=0)
+    def held_until(self, *, jitter: bool = True) -> int:
+        """The tick up to which nobody is sent, because a quota is spent, with or without jitter; 0 if none is."""
+        sums = self._sums
+        return max((one.held_until(sums(one)[0], jitter=jitter) for one in self._ledgers.values()), default=0)
 
     def doubtful(self) -> bool:
         """Whether others spend a quota, too, and it is better to hear first what they have taken."""
@@ -87,11 +88,11 @@ class Accounts:
                 ledger.refused()
         retry_after = None if hints.refused else hints.retry_after
         for quota in hints.quotas:
-            ledger = self._ledgers.get(quota.name)
-            if ledger is None:
+            if quota.name not in self._ledgers:
                 if len(self._ledgers) >= _MOST:
                     del self._ledgers[next(iter(self._ledgers))]
-                ledger = self._ledgers[quota.name] = Ledger(self._random, quota.name)
+                self._ledgers[quota.name] = Ledger(self._random, quota.name)
+            ledger = self._ledgers[quota.name]
             ledger.heard(quota, flight, now, *self._sums(ledger), retry_after)
 
     def landed(self, flight: Flight, now: int, *, answered: bool) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .accounts import Accounts
-from .ledger import JITTER, MOST_JITTER, Flight
+from .ledger import Flight, jitter_of
 from .pace import Pace
 from .rates import TICKS, Rate
 from .width import Width
@@ -28,7 +28,7 @@ from .width import Width
 if TYPE_CHECKING:
     from .hints import Hints
 
-__all__ = ["Corrector", "Learner"]
+__all__ = ["Learner"]
 
 _FIRST_SILENCE = TICKS // 50  # after a refusal that names no time: 20 ms, then longer
 _UNSERVED = TICKS // 10  # the same where nothing has ever passed: equal jitter of this, doubled each time
@@ -41,8 +41,10 @@ _REMEMBERED = 60 * TICKS  # an idle key is forgotten after this
 class Learner:
     """What is known of one key's limit. `initial`, `minimum` and `maximum` in permits per tick."""
 
-    __slots__ = ("_accounts", "_last", "_named", "_random", "_reacted_at", "_row", "_served", "_silence", "_until",
-                 "pace", "width")  # fmt: skip
+    __slots__ = (
+        "_accounts", "_last", "_named", "_random", "_reacted_at", "_row", "_served", "_silence", "_told_until", "_until",
+        "pace", "width",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -56,7 +58,8 @@ class Learner:
         self._accounts = Accounts(random)
         self.pace: Pace = Pace(initial, minimum, maximum)
         self.width: Width = Width()
-        self._until = 0  # nobody is sent before
+        self._until = 0  # nobody is sent before ...
+        self._told_until = 0  # ... which was said without jitter
         self._reacted_at = -1  # the last reaction to a refusal
         self._row = 0  # refusals in a row
         self._silence = 0  # how long the last of them was followed by
@@ -73,6 +76,10 @@ class Learner:
     def held_until(self) -> int:
         """The tick up to which nobody is sent whatever it costs: after a refusal, and where a quota is spent."""
         return max(self._until, self._accounts.held_until()) if self._accounts else self._until
+
+    def told_until(self) -> int:
+        """The same as the server said it, without jitter."""
+        return max(self._told_until, self._accounts.held_until(jitter=False))
 
     def full(self) -> bool:
         """Whether the next has to wait for an answer."""
@@ -103,6 +110,15 @@ class Learner:
             self.width.narrow()
         self.pace.sent(now, cost, now - self._reacted_at, named=self._named)
         return flight
+
+    def begin(self, flying: int) -> None:
+        """Begin in the middle: the server is alive, and `flying` under way may use up what is told as left."""
+        self._served = True
+        self._accounts.charge(max(0, flying), max(0, flying))
+
+    def unheard(self, sent: int, cost: float) -> Flight:
+        """A request that was sent at `sent`, before this learner was there."""
+        return Flight(sent, self._accounts.index, self._accounts.number, cost)
 
     def charge(self, cost: float) -> None:
         """What was sent has cost so much more; negative: less, or it was not sent after all."""
@@ -139,8 +155,8 @@ class Learner:
 
     def _refused(self, sent: int, now: int, wait: int) -> bool:
         if sent <= self._reacted_at:
-            if wait:
-                self._until = max(self._until, now + wait)
+            if wait > 0 and now + wait > self._told_until:
+                self._hold(now, wait)
             return False
         counts = not self._served or wait > 0 or (self._row > 0 and self._silence >= _PATIENT)
         if self._row == 0:
@@ -160,7 +176,8 @@ class Learner:
     def _hold(self, now: int, wait: int) -> None:
         """The server has named a time: not before it, and not all processes at once after it."""
         self._silence = wait
-        self._until = max(self._until, now + wait + round(self._random() * min(wait / JITTER, MOST_JITTER)))
+        self._told_until = max(self._told_until, now + wait)
+        self._until = max(self._until, now + wait + jitter_of(wait, self._random))
 
     def _be_silent(self, now: int) -> None:
         """It has named none: for ever longer while it refuses."""
@@ -174,56 +191,4 @@ class Learner:
         self._silence = min(silence, _LONGEST_SILENCE)
         jitter = self._random() / 10 if self._served else 0.0
         self._until = max(self._until, now + round(self._silence * (1 + jitter)))
-
-
-class Corrector:
-    """Beside a limit that was given: what headers and refusals say of a lower one, or of others who use it, too."""
-
-    __slots__ = ("_accounts", "_contended", "_last", "_period", "_reacted_at", "pace")
-
-    def __init__(self, random: Callable[[], float], period: int) -> None:
-        self._accounts = Accounts(random)
-        self.pace: Pace = Pace()
-        self._period = period
-        self._reacted_at = -1
-        self._last = -1
-        self._contended = 0  # how many more passed with others in line than without: else it was we who asked for less
-
-    def learned(self) -> Rate | None:
-        """The limit as far as it is known: the tightest quota that the server tells, else the pace found."""
-        return self._accounts.tightest() if self.pace.rate is None else Rate(self.pace.rate * TICKS)
-
-    def full(self) -> bool:
-        """Whether the next has to wait for an answer."""
-        return self._accounts.doubtful()
-
-    def earliest(self, now: int, cost: float) -> int:
-        """The tick from which `cost` may be sent, as far as time decides."""
-        return max(self._accounts.earliest(now, cost), self.pace.earliest(now, cost))
-
-    def forgotten(self, now: int) -> bool:
-        """Whether nothing of this is worth remembering any more."""
-        return not self._accounts.flying and max(self._last, self._reacted_at) + self._period <= now
-
-    def sent(self, now: int, cost: float) -> Flight:
-        """`cost` is sent; its end will be told."""
-        self._last = now
-        self.pace.sent(now, cost, now - self._reacted_at, named=False)
-        return self._accounts.sent(now, cost, lands=True)[0]
-
-    def heard(self, hints: Hints, flight: Flight, now: int) -> None:
-        """What the answer to a request says."""
-        news = flight.sent > self._reacted_at
-        self._accounts.heard(hints, flight, now, news=news)
-        if hints.refused and news:
-            if self._contended > 0:
-                self.pace.measured(flight.sent)
-            self._reacted_at, self._contended = now, 0
-
-    def landed(self, flight: Flight, now: int, *, answered: bool, contended: bool) -> None:
-        """A request's work has ended; `answered`: the server let it pass. `contended`: others wait to be sent."""
-        self._last = now
-        self._accounts.landed(flight, now, answered=answered)
-        if answered:
-            self.pace.passed(flight.cost, fresh=flight.sent > self._reacted_at)
-            self._contended += 1 if contended else -1
+        self._told_until = self._until

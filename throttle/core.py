@@ -491,7 +491,7 @@ class Core(ABC):
     def held_for(self, gate: Gate) -> float:
         """Seconds until the last pause of that gate ends."""
         with self as now:
-            return seconds(max(0, gate.held_until() - now))
+            return seconds(max(0, gate.patience_until() - now))
 
     def learned(self, key: str) -> Rate | None:
         """What was learned of the limit of `key`."""

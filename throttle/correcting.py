@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .clock import ticks_of
-from .ledger import Flight
 from .rates import TICKS
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Corrections:
             return None
         learner = gate.learner
         assert learner is not None
-        flight = place.flight or Flight(place.sent, learner.index, place.cost)
+        flight = place.flight or learner.unheard(place.sent, place.cost)
         before = learner.held_until()
         counts = learner.heard(hints, flight._replace(sent=place.sent), now)
         if hints.refused:
@@ -91,6 +90,5 @@ class Corrections:
         from .adaptive import Learner  # most limits that are given are right
 
         gate.learner = learner = Learner(self.core.random)
-        learner.served = True
-        learner.index = max(0.0, gate.flights - 1.0)  # those under way may use up what is told as left
+        learner.begin(gate.flights - 1)
         gate.way_back = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import CostExceedsBurst, RetryAfterTooLong, ThrottleError, WaitTooLong
 from .forecast import Forecast
 from .guests import Guests
+from .ledger import jitter_of
 from .rates import seconds
 from .waiting import GRANTED, Home, Line, Place, new_home
 
@@ -61,7 +62,8 @@ class Gate:
 
     __slots__ = (
         "_deadlines", "_patience", "_queued", "clock", "core", "corrected_at", "due", "flights", "forecast", "guests",
-        "homes", "key", "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "slotted", "way_back",
+        "homes", "key", "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "slotted",
+        "told_until", "way_back",
     )  # fmt: skip
 
     def __init__(self, core: Core, key: str) -> None:
@@ -71,6 +73,7 @@ class Gate:
         self.line: Line = Line()
         self.homes: dict[Any, Home] = {}
         self.paused_until: int = 0
+        self.told_until: int = 0  # the same without the jitter that is added to what a server says
         self.flights: int = 0  # permits out whose end will be told
         self.refusals: int = 0  # in a row
         self.reacted_at: int = -1  # the tick of the last reaction to a refusal: older requests bring no news
@@ -104,6 +107,11 @@ class Gate:
         """The tick at which the last pause ends."""
         held = max(self.paused_until, self.core.paused_until)
         return held if self.learner is None else max(held, self.learner.held_until())
+
+    def patience_until(self) -> int:
+        """The same as callers are told it: what a server said, to the tick."""
+        told = max(self.told_until, self.core.paused_until)
+        return told if self.learner is None else max(told, self.learner.told_until())
 
     def probing(self) -> bool:
         """Whether nobody may go before a probe has come back."""
@@ -167,7 +175,7 @@ class Gate:
 
     def _check(self, place: Place, now: int) -> None:
         """Refuse who would have to wait for too long as the line stands."""
-        pause = self.held_until() - now
+        pause = self.patience_until() - now
         if place.patience is not None and pause > place.patience:
             raise RetryAfterTooLong(seconds(pause), self.key)
         if place.deadline is None or self.forecast.in_time(self, now, place.deadline, place.cost):
@@ -340,7 +348,7 @@ class Gate:
 
     def recheck(self, now: int, loop: Any) -> None:
         """Something has become later: refuse at once those who can no longer be served in time."""
-        pause = self.held_until() - now
+        pause = self.patience_until() - now
         if pause > self._patience:
             for place in list(self.line):
                 if place.patience is not None and pause > place.patience:
@@ -423,10 +431,10 @@ class Gate:
             slots.blocked.pop(gate, None)
             gate.step(now, loop)
 
-    def pause(self, until: int, now: int, loop: Any) -> None:
-        """Hold everybody back; a later end wins."""
-        if until > self.paused_until:
-            self.paused_until = until
+    def pause(self, until: int, now: int, loop: Any, jitter: int = 0) -> None:
+        """Hold everybody back, and for `jitter` more; a later end wins."""
+        if until > self.told_until:
+            self.told_until, self.paused_until = until, max(self.paused_until, until + jitter)
             self.core.stirred(self.key, now, loop)
 
     def refused(self, taken: int, wait: int | None, now: int, loop: Any) -> bool:
@@ -440,16 +448,16 @@ class Gate:
             self.reacted_at = now
             self.way_back = WayBack()
             if not wait:
-                wait = self.core.backoff(self.refusals)
+                self.pause(now + self.core.backoff(self.refusals), now, loop)
         if wait:
-            self.pause(now + wait, now, loop)
+            self.pause(now + wait, now, loop, jitter_of(wait, self.core.random))
         return news
 
     def spent(self, wait: int, now: int, loop: Any) -> None:
         """The server let this one pass and says that nothing is left for `wait` ticks."""
-        if now + wait > self.paused_until:
+        if now + wait > self.told_until:
             self.way_back = WayBack()
-            self.pause(now + wait, now, loop)
+            self.pause(now + wait, now, loop, jitter_of(wait, self.core.random))
 
     def expect_less(self) -> None:
         """What is spent comes back in time by our own count, but perhaps less of it: begin with a probe."""
@@ -462,7 +470,7 @@ class Gate:
 
     def renew(self) -> None:
         """Forget what the server said."""
-        self.paused_until, self.refusals, self.way_back = 0, 0, None
+        self.paused_until, self.told_until, self.refusals, self.way_back = 0, 0, 0, None
         self.learner = self.core.learner()
 
     def stir(self) -> None:

@@ -16,7 +16,7 @@ from .rates import TICKS
 if TYPE_CHECKING:
     from .hints import Quota
 
-__all__ = ["JITTER", "MOST_JITTER", "Flight", "Ledger"]
+__all__ = ["Flight", "Ledger", "jitter_of"]
 
 JITTER = 50  # after a pause of w another w / 50 at most ...
 MOST_JITTER = TICKS  # ... and at most a second
@@ -25,6 +25,11 @@ _COSTS = ("token", "byte", "cost", "credit", "point", "unit", "weight")  # what 
 _LONGEST_LOG = 10_000  # permits of a moving window that are remembered one by one
 _ROUNDED = 3.0  # seconds by which a stamp in whole seconds, less a Date in whole seconds, may be late
 _MARGIN = 200  # a slot of a moving window is taken to come back later by one in so many
+
+
+def jitter_of(wait: int, random: Callable[[], float]) -> int:
+    """Ticks on top of a `wait` that a server named, so that not all its clients come back at once."""
+    return round(random() * min(wait / JITTER, MOST_JITTER))
 
 
 class Flight(NamedTuple):
@@ -73,11 +78,11 @@ class Ledger:
             return now
         return max(now, self.reset_at + self._jitter)
 
-    def held_until(self, index: float) -> int:
-        """The tick up to which nothing is left after `index`; 0 while something is."""
+    def held_until(self, index: float, *, jitter: bool = True) -> int:
+        """The tick up to which nothing is left after `index`, with or without jitter; 0 while something is."""
         if self.moving or self.credit is None or index + 1 <= self.credit:
             return 0
-        return self.reset_at + self._jitter
+        return self.reset_at + self._jitter * jitter
 
     def _slot(self, now: int, flying: float, cost: float) -> int:
         """When enough of a moving window has come back."""
@@ -162,7 +167,7 @@ class Ledger:
         """The first answer of a window: it may have been opened by this very request, or be no fixed window at all."""
         self.credit, self.reset_at, self._least = left + index, told, left
         self._first = self.credit
-        self._jitter = round(self._random() * min(max(told - now, 0) / JITTER, MOST_JITTER))
+        self._jitter = jitter_of(max(told - now, 0), self._random)
         if self.limit is None:
             return
         if left >= self.limit - 1:

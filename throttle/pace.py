@@ -103,13 +103,6 @@ class Pace:
             self._guessed = False
         self._emptied, self._refill = at, 0.0
 
-    def measured(self, at: int) -> None:
-        """The same where a limit was given: the pace is what was measured, once that is worth something."""
-        if self._emptied >= 0 and self._refill >= _FEW:
-            measured = _RESERVE * self._measure(at, named=False)
-            self._set(measured if self.rate is None else min(self.rate * 0.95, max(measured, self.rate / 2)))
-        self._emptied, self._refill = at, 0.0
-
     def _measure(self, at: int, *, named: bool) -> float:
         """Permits per tick that came back, at least: over the last times, unless this time tells of another limit."""
         passed, ticks = max(self._refill, 0.5), max(at - (self._opened if self._emptied < 0 else self._emptied), 1)

@@ -226,11 +226,12 @@ class SharedGate(Gate):
             self.again_at = now + min(wait - HORIZON, HORIZON)
         paused = max(booking.paused for booking in bookings)
         self.paused_until = max(self.paused_until, now + paused)
+        self.told_until = max(self.told_until, now + paused)
 
-    def pause(self, until: int, now: int, loop: Any) -> None:
-        if until > self.paused_until:
+    def pause(self, until: int, now: int, loop: Any, jitter: int = 0) -> None:
+        if until > self.told_until:
             self.core.note_pause(self.key, until)
-        super().pause(until, now, loop)
+        super().pause(until, now, loop, jitter)
 
     def hold_off(self, error: CounterUnavailable, now: int, chance: float) -> bool:
         """The counter could not be asked: whether those here wait for it, and then when it is asked again."""
