@@ -333,28 +333,31 @@ class Core(ABC):
         place.outcome, place.taken, place.sent = GRANTED, now, now
         return place
 
-    def gate_of(self, key: str, place: Place) -> Gate:
-        """The gate of `key` for a place that was granted without one."""
+    def gate_of(self, key: str, clock: Clock) -> Gate:
+        """The gate of `key` for a place that was granted without one, when `clock` was the clock."""
         with self as now:
-            gate = self.gate(key, now)
+            gate = self.gate(key, now) if clock is self.clock else Gate(self, key)
             gate.flights += 1
+            if clock is not self.clock:
+                gate.clock = clock  # it is not current: nothing here concerns its place any more
             return gate
 
-    def finish(self, key: str, place: Place, gate: Gate | None, *, answered: bool) -> None:
-        """The work of a place has ended, which was granted without a gate if it has none."""
-        if gate is not None:
-            self.land(gate, place, answered=answered)
-        elif self.holds:
-            with self as now:
-                gate = self.gates.get(key)
-                if gate is not None:
-                    gate.flights += 1
-                    self.landed(gate, place, now, running(), answered=answered)
-                else:
-                    self.end(key, now, place.cost)
-                    place.taken = now
-                    if self.joined:
-                        self.spread(key, now, running())
+    def finish(self, key: str, place: Place, clock: Clock) -> None:
+        """The work of a place that was granted without a gate has ended."""
+        if not self.holds:
+            return
+        with self as now:
+            if clock is not self.clock:
+                return
+            gate = self.gates.get(key)
+            if gate is not None:
+                gate.flights += 1
+                self.landed(gate, place, now, running())
+            else:
+                self.end(key, now, place.cost)
+                place.taken = now
+                if self.joined:
+                    self.spread(key, now, running())
 
     def enter(
         self,
@@ -509,19 +512,22 @@ class Core(ABC):
         with self as now:
             self.landed(gate, place, now, running(), answered=answered)
 
-    def land_later(self, key: str, gate: Gate | None, place: Place) -> None:
+    def land_later(self, gate: Gate, place: Place) -> None:
         """The same of work that a finaliser has ended."""
+        self.guard.later(lambda: self.landed(gate, place, self.now, None))
 
-        def land() -> None:
-            at = gate
-            if at is None:
-                at = self.gate(key, self.now)
-                at.flights += 1
-            self.landed(at, place, self.now, None, answered=False)
+    def finish_later(self, key: str, place: Place, clock: Clock) -> None:
+        """`finish` of work that a finaliser has ended."""
 
-        self.guard.later(land)
+        def finish() -> None:
+            if clock is self.clock:
+                gate = self.gate(key, self.now)
+                gate.flights += 1
+                self.landed(gate, place, self.now, None)
 
-    def landed(self, gate: Gate, place: Place, now: int, loop: Any, *, answered: bool) -> None:
+        self.guard.later(finish)
+
+    def landed(self, gate: Gate, place: Place, now: int, loop: Any, *, answered: bool = False) -> None:
         """`land`, with the lock held."""
         ends = self.holds and gate.current()
         if ends:

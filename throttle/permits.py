@@ -36,13 +36,16 @@ class Permit:
     `cost` as it was booked (or settled) and `key`; `settle` and `observe` are plain functions.
     """
 
-    __slots__ = ("_answered", "_asked", "_core", "_ended", "_known", "_news", "_place", "_settled", "cost", "key")
+    __slots__ = (
+        "_answered", "_asked", "_clock", "_core", "_ended", "_known", "_news", "_place", "_settled", "cost", "key",
+    )  # fmt: skip
 
     def __init__(self, core: Core, key: str, gate: Gate | None, place: Place, asked: Any) -> None:
         self._core = core
         self.key: str = key
         """The key it was granted for."""
         self._known = gate  # None as long as none was needed
+        self._clock = core.clock
         self._place = place
         self._asked = asked
         self._settled = self._ended = self._news = False
@@ -55,7 +58,7 @@ class Permit:
     @property
     def _gate(self) -> Gate:
         if self._known is None:
-            self._known = self._core.gate_of(self.key, self._place)
+            self._known = self._core.gate_of(self.key, self._clock)
         return self._known
 
     def settle(self, actual: Any) -> None:
@@ -79,7 +82,8 @@ class Permit:
         self._answered = not hints.refused
         if waits_are_off():
             return
-        if self._core.hear(self._gate, self._place, hints):
+        untold = self._known is None and self.key not in self._core.gates  # nobody there who would want to know
+        if not (untold and not hints.refused and not hints.wait) and self._core.hear(self._gate, self._place, hints):
             self._news = True  # heard twice, as a response and in an exception, it stays news
         self.echo(outcome, hints)
 
@@ -113,8 +117,11 @@ class Permit:
         """The work has ended: a held permit's window starts, a slot is free, the next may probe. Only once."""
         if not self._ended:
             self._ended = True
-            answered = answered if self._answered is None else self._answered
-            self._core.finish(self.key, self._place, self._known, answered=answered)
+            if self._known is None:
+                self._core.finish(self.key, self._place, self._clock)
+            else:
+                answered = answered if self._answered is None else self._answered
+                self._core.land(self._known, self._place, answered=answered)
 
     def enter(self) -> Permit | None:
         """It is that of the running call; what to give to `exit`."""
@@ -137,7 +144,10 @@ class Permit:
         """The same from a coroutine that is closed, by hand or by the garbage collector: never waits for a lock."""
         if not self._ended:
             self._ended = True
-            self._core.land_later(self.key, self._known, self._place)
+            if self._known is None:
+                self._core.finish_later(self.key, self._place, self._clock)
+            else:
+                self._core.land_later(self._known, self._place)
 
 
 class Booking:
@@ -162,9 +172,11 @@ class Booking:
 
     async def __aenter__(self) -> Permit:
         core = self._core
-        gate, place = core.enter(
-            self._key, self._cost, max_wait=self._max_wait, priority=self._priority, slots=self._slots, holding=True
-        )
+        gate, place = None, None if self._slots else core.grab(self._key, self._cost)
+        if place is None:
+            gate, place = core.enter(
+                self._key, self._cost, max_wait=self._max_wait, priority=self._priority, slots=self._slots, holding=True
+            )
         if place.outcome is not GRANTED:
             await core.stand(place)
         else:

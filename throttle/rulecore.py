@@ -118,6 +118,18 @@ class RuleCore(Core):
     def version(self) -> int:
         return self._version
 
+    def passes(self, key: str, cost: Any) -> bool:
+        with self as now:  # as in `Core`, with one look at the table
+            if key in self.gates or self.paused_until > now:
+                return False
+            table, rule = self.table, self.table.rule
+            state = table.get(key, now)
+            if cost and rule.earliest(state, now, cost) > now:
+                return False
+            self._version += 1
+            table.put(key, rule.book(state, now, cost), now)
+            return True
+
     def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
         table = self.table
         state = table.get(key, now)

@@ -317,6 +317,7 @@ def _slots(what: str, number: Any) -> int:
 # ── the rules of HTTP, whatever the client ────────────────────────────────────────────────────────────────────────────
 
 _NEVER_LEFT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # of httpx and httpx2
+_NO_NAMES: set[str] = set()
 _HOPELESS = {"UnsupportedProtocol"}  # a URL that no attempt makes better
 
 
@@ -325,7 +326,7 @@ def http_wants(rules: HTTPRules, request: Any, outcome: Any, hints: Hints | None
     if isinstance(outcome, ThrottleError):
         return False
     status = attribute(outcome, "status_code")
-    names = {kind.__name__ for kind in type(outcome).__mro__}
+    names = {kind.__name__ for kind in type(outcome).__mro__} if status is None else _NO_NAMES
     if status is None and (names & _HOPELESS or not names & {"TransportError", "TimeoutError"}):
         return False
     return rules.wanted(

@@ -14,6 +14,9 @@ from .base import Ask, Booking, answer, book_costs
 __all__ = ["PROCESS", "MemoryCounter", "Table"]
 
 
+_PER_KEY = 200_000  # ticks between two turns for each key: moving keys takes some per cent of the time at most
+
+
 class Table:
     """The counts of one limiter, by key; a key whose count is as new is not kept.
 
@@ -58,7 +61,7 @@ class Table:
             self._tidy(now)
         elif now >= self.turn_at:
             self.old, self.young = self.young, {key: self.young.pop(key)}
-            self.turn_at = now + self.rule.period
+            self.turn_at = now + self.rule.period + len(self.old) * _PER_KEY
 
     def _tidy(self, now: int) -> None:
         old = self.old
