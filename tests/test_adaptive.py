@@ -10,8 +10,9 @@ import pytest
 from simulated import Bucket, Network, Queue, Window
 from worlds import nothing_left, virtual
 
-from throttle import AdaptiveLimiter, Rate, Retry, Throttle, WaitTooLong
-from throttle.hints import Hints
+from throttle import AdaptiveLimiter, Rate, Retry, RetryAfterTooLong, Throttle, TokenBucket, WaitTooLong
+from throttle.hints import Hints, Quota
+from throttle.ledger import Flight, Ledger
 
 
 def now() -> float:
@@ -120,3 +121,186 @@ async def test_a_bare_pause_simply_ends() -> None:
 def test_what_is_no_limit_is_refused(options: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         AdaptiveLimiter(**options)
+
+
+# ── the verbs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def spent(reset: float, *, limit: float = 10.0, window: float | None = None, name: str | None = None) -> Hints:
+    return Hints(wait=reset, quotas=(Quota(name, limit, 0.0, reset, window),))
+
+
+async def ask(limiter: AdaptiveLimiter, hints: Hints = Hints(), takes: float = 0.1, **options: Any) -> None:
+    async with limiter.permit(**options) as permit:
+        await asyncio.sleep(takes)
+        permit.observe(hints)
+
+
+@virtual
+async def test_initial_minimum_and_maximum_bound_the_pace() -> None:
+    limiter = AdaptiveLimiter(initial="10/s", minimum="8/s", maximum="12/s")
+    await asyncio.gather(*(limiter.acquire() for _ in range(121)))
+    assert 9.9 <= now() <= 12.1
+    await ask(limiter, Hints(refused=True))
+    for _ in range(5):
+        await ask(limiter, Hints(refused=True))
+    learned = limiter.learned()
+    assert learned is not None
+    assert 8 - 1e-9 <= learned.per_second <= 12 + 1e-9
+
+
+@virtual
+async def test_the_verbs_that_ask_take_and_give_back() -> None:
+    limiter = AdaptiveLimiter(initial="1/s")
+    await ask(limiter, takes=0.0)
+    decision = limiter.try_acquire_nowait()
+    assert (decision.allowed, decision.exact, decision.remaining) == (False, False, 0)
+    assert (await limiter.peek()).retry_after == pytest.approx(1, abs=0.01)
+    with pytest.raises(WaitTooLong):
+        await asyncio.gather(limiter.acquire(), limiter.acquire(max_wait=1.5))
+    await asyncio.sleep(5)
+    assert await limiter.try_acquire()
+    await limiter.refund()
+    assert await limiter.try_acquire()
+    assert limiter.try_acquire_nowait(0)
+    async with limiter.permit() as permit:
+        permit.settle(3)
+    assert (await limiter.peek()).retry_after > 0.5
+
+
+@virtual
+async def test_reconfigure_and_reset() -> None:
+    limiter = AdaptiveLimiter()
+    with pytest.raises(ValueError, match="burst"):
+        limiter.reconfigure("5/s", burst=3)
+    await ask(limiter)
+    limiter.reconfigure("5/s")
+    assert limiter.learned() == Rate(5)
+    await limiter.reset()
+    assert limiter.learned() == Rate(5)
+    async with limiter.permit() as permit:
+        await limiter.reset()
+        permit.observe(Hints(refused=True, retry_after=5.0))  # it was sent before: no news
+    assert limiter.try_acquire_nowait()
+
+
+@virtual
+async def test_what_is_left_is_told_and_a_spent_quota_holds_until_its_reset() -> None:
+    limiter = AdaptiveLimiter()
+    await ask(limiter, Hints(quotas=(Quota("default", 10.0, 9.0, 5.0, 5.0), Quota("used", None, None, None, None))))
+    assert (await limiter.peek()).remaining == 9
+    await ask(limiter, spent(4.0, window=5.0, name="default"))
+    assert (await limiter.peek()).retry_after == pytest.approx(4)
+    await asyncio.gather(*(ask(limiter) for _ in range(3)))
+    assert now() == pytest.approx(4.4, abs=0.11)
+    assert limiter.learned() == Rate(10, 5)
+
+
+@virtual
+async def test_quotas_that_name_no_reset() -> None:
+    limiter = AdaptiveLimiter()
+    await ask(limiter, Hints(quotas=(Quota(None, 10.0, 0.0, None, None),)))  # nothing can be held
+    assert limiter.try_acquire_nowait()
+    await ask(limiter, Hints(quotas=(Quota("b", 10.0, 0.0, None, 2.0),)))  # a window bounds it
+    assert (await limiter.peek()).retry_after == pytest.approx(2)
+    await ask(limiter, Hints(wait=3.0))  # Retry-After of an error
+    assert (await limiter.peek()).retry_after == pytest.approx(3)
+
+
+@virtual
+async def test_quotas_of_tokens_are_counted_by_cost() -> None:
+    limiter = AdaptiveLimiter()
+    quotas = Quota("tokens", 1000.0, 900.0, 10.0, 10.0), Quota("requests", 100.0, 99.0, 10.0, 10.0)
+    await ask(limiter, Hints(quotas=quotas), cost=100)
+    assert (await limiter.peek(900)).allowed
+    assert not (await limiter.peek(901)).allowed
+
+
+def test_a_moving_window_that_was_used_up_by_others_lets_one_ask() -> None:
+    ledger = Ledger(lambda: 0.0, None)
+    second = 1_000_000_000
+    told = Quota(None, 4.0, 0.0, 1.0, 4.0)
+    ledger.heard(told, Flight(0, 1, 1, 1), second, 1, 1)
+    ledger.passed(second, 1)
+    assert ledger.sent(2)
+    ledger.heard(told, Flight(3 * second, 2, 2, 1), 3 * second, 2, 1)
+    assert ledger.moving
+    assert ledger.held_until(2) == 0
+    assert ledger.earliest(3 * second, 2, 0, 2) == 5 * second + second // 50  # its own slot comes back
+    assert ledger.earliest(30 * second, 2, 0, 4) == 30 * second
+
+
+@virtual
+async def test_more_quotas_than_any_server_has_cost_no_memory() -> None:
+    limiter = AdaptiveLimiter()
+    for number in range(50):
+        await ask(limiter, Hints(quotas=(Quota(f"{number}", 10.0, 9.0, 1.0, 1.0),)), takes=0.0)
+    assert len(limiter._core.gates[""].learner._accounts._ledgers) == 16  # type: ignore[union-attr]
+
+
+@virtual
+async def test_a_later_wait_of_an_old_request_wins() -> None:
+    limiter = AdaptiveLimiter()
+    await asyncio.gather(*(ask(limiter) for _ in range(15)))
+    assert now() == pytest.approx(0.4)
+
+    async def refused(wait: float | None) -> None:
+        async with limiter.permit() as permit:
+            await asyncio.sleep(0.1)
+            permit.observe(Hints(refused=True, retry_after=wait))
+
+    await asyncio.gather(*(refused(wait) for wait in (1.0, 5.0, 2.0, None)))
+    await ask(limiter)
+    assert now() == pytest.approx(5.6)
+
+
+@virtual
+async def test_a_slow_day_teaches_no_slow_pace() -> None:
+    """One call in ten seconds, some refused: that is no limit of one in ten seconds."""
+    limiter = AdaptiveLimiter()
+    for number in range(30):
+        await ask(limiter, Hints(refused=number % 7 == 3), takes=0.01)
+        await asyncio.sleep(10)
+    before = now()
+    await asyncio.gather(*(ask(limiter, takes=0.01) for _ in range(20)))
+    assert now() - before < 5
+
+
+@virtual
+async def test_idle_keys_are_forgotten() -> None:
+    limiter = AdaptiveLimiter()
+    for number in range(100):
+        await ask(limiter, key=f"{number}", takes=0.0)
+    assert len(limiter._core.gates) == 100
+    await asyncio.sleep(61)
+    for number in range(110):
+        await ask(limiter, key=f"new {number}", takes=0.0)
+    assert len(limiter._core.gates) <= 111
+
+
+@pytest.mark.jitter
+@virtual
+async def test_a_wait_that_the_server_named_is_kept_and_a_little_more() -> None:
+    limiter = AdaptiveLimiter()
+    await ask(limiter, Hints(refused=True, retry_after=10.0), takes=0.0)
+    assert 10 <= limiter.try_acquire_nowait().retry_after <= 10.2
+    given = TokenBucket("100/s")
+    async with given.permit() as permit:
+        permit.observe(Hints(refused=True, retry_after=10.0))
+    ends = {given.try_acquire_nowait().retry_after}
+    assert all(10 <= end <= 10.2 for end in ends)
+    assert ends != {10.0}
+
+
+@virtual
+async def test_patience_is_compared_with_what_the_server_named() -> None:
+    api = Throttle(retry=Retry(on=Refused, hints=lambda outcome: getattr(outcome, "hints", None), max_retry_after=60))
+    answers = iter([Refused(Hints(refused=True, retry_after=60.0)), Refused(Hints(refused=True, retry_after=61.0))])
+
+    async def call() -> None:
+        raise next(answers)
+
+    with pytest.raises(RetryAfterTooLong) as caught:
+        await api.call(call)
+    assert caught.value.retry_after == 61
+    assert now() == 60

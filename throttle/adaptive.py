@@ -42,8 +42,8 @@ class Learner:
     """What is known of one key's limit. `initial`, `minimum` and `maximum` in permits per tick."""
 
     __slots__ = (
-        "_accounts", "_last", "_named", "_random", "_reacted_at", "_row", "_served", "_silence", "_told_until", "_until",
-        "pace", "width",
+        "_accounts", "_began", "_last", "_named", "_random", "_reacted_at", "_row", "_served", "_silence", "_told_until",
+        "_until", "pace", "width",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +65,7 @@ class Learner:
         self._silence = 0  # how long the last of them was followed by
         self._named = False  # the server has named that time
         self._served = False  # something has passed: the server is alive, and refuses for a limit
+        self._began = 0
         self._last = -1  # something happened
 
     # ── who may go ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -102,13 +103,15 @@ class Learner:
     def sent(self, now: int, cost: float, *, lands: bool) -> Flight:
         """`cost` is sent; `lands`: its end will be told."""
         idle = now - max(self._last, self._until)
-        if self._last >= 0 and idle > TICKS and not self._accounts.flying:
+        if self._last < 0:
+            self._began = now
+        elif idle > TICKS and not self._accounts.flying:
             self.pace.idle(idle)
         self._last = now
         flight, asks = self._accounts.sent(now, cost, lands=lands)
         if asks:
             self.width.narrow()
-        self.pace.sent(now, cost, now - self._reacted_at, named=self._named)
+        self.pace.sent(now, cost, now - max(self._reacted_at, self._began), named=self._named)
         return flight
 
     def begin(self, flying: int) -> None:

@@ -96,7 +96,8 @@ class LearningCore(Core):
 
     def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
         self._version += 1
-        learner = self.known(key)
+        paced = self.initial is not None or self.maximum is not None
+        learner = self.gate(key, now).learner if paced else self.known(key)
         if learner is not None and not held:  # the others are told to the learner by their gate, which hears their end
             learner.sent(now, cost, lands=False)
 
@@ -146,7 +147,7 @@ class AdaptiveLimiter(BaseLimiter):
     `initial`: a rate to begin with; `minimum`, `maximum`: the pace stays between them; rates or their spellings, each
     may be left out. Raises `ValueError` or `TypeError` for what is no rate, or a minimum above the maximum.
 
-    >>> limiter = AdaptiveLimiter(maximum="100/s")
+    >>> limiter = AdaptiveLimiter()
     >>> limiter.try_acquire_nowait().allowed
     True
     >>> limiter.learned() is None
@@ -177,7 +178,7 @@ class AdaptiveLimiter(BaseLimiter):
         return f"<AdaptiveLimiter {{{told}}}>" if told else "<AdaptiveLimiter>"
 
     def learned(self, key: str = "") -> Rate | None:
-        """The limit of `key` as far as it is known: a quota its server tells, else the pace found; None before."""
+        """The limit of `key` as far as it is known: a quota its server tells, else the pace; None before."""
         with self._core:
             learner = self._core.known(key)
             return None if learner is None else learner.learned()

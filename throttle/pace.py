@@ -30,7 +30,7 @@ class Pace:
         self._minimum = max(minimum, _LEAST)
         self._maximum = maximum
         self.rate: float | None = None  # permits per tick
-        self.next_at: int = 0  # it lets the next one go
+        self.next_at: int = -(1 << 62)  # it lets the next one go
         self.returned: int = 0  # it took so long until something came back, when nobody had said how long
         self._slack = 0  # so late it may be and catch up
         self._opened = -1  # something was left again from then on ...
@@ -42,8 +42,10 @@ class Pace:
         self._guessed = False  # the rate is only what passed on average
         self._seen = 0.0  # so much has passed in the last times that were measured ...
         self._span = 0  # ... in so many ticks
-        if initial is not None:
-            self._set(initial)
+        given = maximum if initial is None else initial
+        if given is not None:
+            self._set(given)
+            self._seen, self._span = float(_MANY), round(_MANY / given)  # as if it had been measured
 
     def _set(self, rate: float) -> None:
         self.rate = max(rate if self._maximum is None else min(rate, self._maximum), self._minimum)
