@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,12 @@ from throttle import (
     FixedWindow,
     SlidingWindow,
     SlidingWindowCounter,
+    Throttle,
     TokenBucket,
     TwoRateBucket,
     WaitTooLong,
 )
+from throttle.clock import ticks_of
 from throttle.counters import Ask, MemoryCounter
 from throttle.counters.base import Booking, Outage
 from throttle.hints import Hints
@@ -40,6 +43,10 @@ class Store:
         await asyncio.sleep(self.trip / 2)
         if self.trouble is not None:
             raise self.trouble
+        for ask in asks:  # as a store that keeps states, not rules
+            table = self.memory._tables.get(ask.name)
+            if table is not None and table.rule != ask.rule:
+                table.reconfigure(ask.rule, ticks_of(now()))
         answer = await self.memory.book(asks)
         await asyncio.sleep(self.trip / 2)
         return answer
@@ -253,3 +260,156 @@ def test_what_a_shared_counter_cannot_do() -> None:
     assert TokenBucket("4/s", counter=store, name="n")._core is one._core
     with pytest.raises(ValueError, match="counts by another rule already"):
         TokenBucket("5/s", counter=store, name="n")
+
+
+@virtual
+async def test_reconfigure_and_reset_concern_who_waits() -> None:
+    limiter = TokenBucket("1/s", burst=2, counter=Store(0.001), name="n")
+    await limiter.acquire(2)
+    waiters = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
+    await asyncio.sleep(0.5)
+    limiter.reconfigure("100/s")
+    await asyncio.gather(*waiters)
+    assert now() < 1.6
+    await limiter.acquire(2)
+    waiter = asyncio.create_task(limiter.acquire(2))
+    await asyncio.sleep(0.001)
+    limiter.reconfigure("0.01/s", burst=2)
+    await asyncio.sleep(0.1)
+    await limiter.reset()
+    await waiter
+    assert now() < 8
+
+
+@virtual
+async def test_concurrency_and_a_shared_limit() -> None:
+    api = Throttle(TokenBucket("100/s", burst=10, counter=Store(0.001), name="n"), concurrency=2)
+    most = running = 0
+
+    async def call() -> None:
+        nonlocal most, running
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.1)
+        running -= 1
+
+    await asyncio.gather(*(api.call(call) for _ in range(10)))
+    assert most == 2
+    assert 0.5 <= now() < 1
+
+
+@virtual
+async def test_priority_goes_ahead_and_takes_what_is_booked() -> None:
+    limiter = TokenBucket("10/s", burst=2, counter=Store(0.001), name="n")
+    await limiter.acquire(2)
+    order: list[str] = []
+
+    async def one(name: str, cost: int, priority: int = 0) -> None:
+        await limiter.acquire(cost, priority=priority)
+        order.append(name)
+
+    tasks = [asyncio.create_task(one("big", 2)), asyncio.create_task(one("next", 1))]
+    await asyncio.sleep(0.05)
+    tasks.append(asyncio.create_task(one("urgent", 1, 5)))
+    await asyncio.gather(*tasks)
+    assert order == ["urgent", "big", "next"]
+    assert 0.38 < now() < 0.52  # what was booked for the big one and is not enough any more may be lost
+
+
+@virtual
+async def test_the_line_tells_who_would_wait_for_too_long(make: Any) -> None:
+    limiter = make(counter=Store(0.001), name="n")
+    await limiter.acquire(4)
+    waiters = [asyncio.create_task(limiter.acquire()) for _ in range(40)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(WaitTooLong):
+        await limiter.acquire(max_wait=0.5)
+    assert now() < 0.2 or not isinstance(limiter, TokenBucket)
+    refused = await limiter.try_acquire()
+    assert not refused.allowed
+    assert refused.retry_after > 0.04
+    assert (await limiter.try_acquire(0)).allowed
+    await limiter.acquire(0)
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.gather(*waiters, return_exceptions=True)
+    assert not limiter._core.gates
+
+
+@virtual
+async def test_the_store_is_asked_again_for_what_is_far_away() -> None:
+    store = Store(0.001)
+    limiter = FixedWindow("1/min", counter=store, name="n")
+    await limiter.acquire()
+    waiter = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(59)
+    assert not waiter.done()
+    assert len(store.asked) < 20
+    await waiter
+    assert now() == pytest.approx(60, abs=0.1)
+
+
+@virtual
+async def test_one_who_leads_is_cancelled() -> None:
+    store = Store(0.1)
+    limiter = TokenBucket("1/h", burst=10, counter=store, name="n")
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(6)]
+    await asyncio.sleep(0.05)
+    tasks[0].cancel()
+    tasks[3].cancel()
+    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
+    for _ in range(4):
+        await asyncio.sleep(0)
+        tasks[1].cancel()  # perhaps just called to ask
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(task.cancelled() for task in tasks) == 3
+    assert (await limiter.peek()).remaining == pytest.approx(7, abs=0.01)
+
+
+@virtual
+async def test_a_coroutine_closed_by_hand_gives_back() -> None:
+    limiter = TokenBucket("1/h", burst=10, counter=Store(0.01), name="n")
+    task = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(0)
+    second = limiter.acquire()
+    second.send(None)
+    await asyncio.sleep(0.1)
+    second.close()
+    await task
+    assert (await limiter.peek()).remaining == pytest.approx(9, abs=0.01)
+
+
+def test_two_loops_share_one_line() -> None:
+    class Plain(Store):
+        async def book(self, asks: Sequence[Ask]) -> Sequence[Booking]:
+            return await self.memory.book(asks)
+
+    limiter = TokenBucket("200/s", burst=1, counter=Plain(), name="n")
+
+    async def main() -> None:
+        await asyncio.gather(*(limiter.acquire() for _ in range(20)))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not limiter._core.gates
+
+
+@virtual
+async def test_a_nested_combination_is_booked_in_one_step() -> None:
+    store = Store()
+    inner = AllOf(a=TokenBucket("4/s", counter=store, name="a"), b=SlidingWindow("3/s", counter=store, name="b"))
+    outer = AllOf(inner, c=FixedWindow("9/s", counter=store, name="c")["all"])
+    assert (await outer.try_acquire(3)).allowed
+    assert [ask.name for ask in store.asked[-1]] == ["a", "b", "c"]
+    assert not await outer.try_acquire(1)
+    async with outer.permit(1) as permit:
+        permit.settle(0)
+    await outer.reset()
+    assert (await outer.try_acquire(3)).allowed
+    outer.pause(1)
+    await outer.acquire()
+    assert now() >= 1

@@ -183,9 +183,9 @@ class SharedCore(Core):
     async def book(self, gate: SharedGate) -> None:
         """Book for those in line at `gate` who have nothing in stock."""
         with self as now:
-            places = gate.uncovered() if gate.held_until() <= now else []
-            costs = [place.cost for place in places]
-            deadline = places[0].deadline if places else None
+            asked = gate.uncovered() if gate.held_until() <= now else []
+            costs = [place.cost for place in asked]
+            deadline = asked[0].deadline if asked else None
             first = HORIZON if deadline is None else min(HORIZON, max(0, deadline - now))
             asks = self.asks(gate.key, now, costs, within=first, ahead=self.ahead())
         try:
@@ -195,7 +195,7 @@ class SharedCore(Core):
                 gate.unavailable(error, now, running(), self.random())
             return
         with self as now:
-            gate.received(places, bookings, now, running())
+            gate.received(asked, bookings, now, running())
 
     async def flush(self, key: str) -> None:
         """Tell the counter what it has not been told yet; if it cannot be reached, with the next booking."""

@@ -69,9 +69,6 @@ class Stock:
     def __init__(self) -> None:
         self._entries: deque[tuple[int, tuple[Exact, ...]]] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._entries)
-
     @property
     def last(self) -> int | None:
         """When the last of it is due."""
@@ -168,15 +165,13 @@ class SharedGate(Gate):
         return SharedNapHome(self, loop, self.clock)
 
     def uncovered(self) -> list[Place]:
-        """Who in line has nothing in stock, in order."""
+        """Who in line has not enough in stock, in order."""
         stock = self.stock.copy()
         line = iter(self.line)
         for place in line:
             amounts = self.core.amounts(place.cost)
             if stock.due(amounts) is None:
-                rest = [place]
-                rest.extend(other for other, _ in zip(line, range(_BATCH - 1), strict=False))
-                return rest
+                return [place, *(other for other, _ in zip(line, range(_BATCH - 1), strict=False))]
             stock.take(amounts)
         return []
 
@@ -197,13 +192,13 @@ class SharedGate(Gate):
                 return None
         return at
 
-    def received(self, places: list[Place], bookings: Sequence[Booking], now: int, loop: Any) -> None:
-        """The counter has answered for these, the first of whom nothing was booked."""
-        for place, wait in zip(places, bookings[0].waits, strict=False):
+    def received(self, asked: list[Place], bookings: Sequence[Booking], now: int, loop: Any) -> None:
+        """The counter has answered for these."""
+        for place, wait in zip(asked, bookings[0].waits, strict=False):
             self.stock.add(now + wait, self.core.amounts(place.cost))
         self.heard(bookings, now)
         self.forecast.drop()
-        left = places[len(bookings[0].waits) :]
+        left = asked[len(bookings[0].waits) :]
         if left:
             self._in_time(left[0], now, loop)
         self.recheck(now, loop)

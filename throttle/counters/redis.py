@@ -82,6 +82,7 @@ class RedisCounter:
         self.prefix = prefix
         self.on_outage = on_outage
         self._clients: dict[Any, Any] = {}
+        self._inherited: list[dict[Any, Any]] = []
         self._process = os.getpid()
         self._floors: dict[str, str] = {}
         self._reached = self._away = False
@@ -287,7 +288,8 @@ class RedisCounter:
             raise RuntimeError("RedisCounter needs asyncio: redis-py has no client for trio")
         if self._client is not None:
             return self._client
-        if self._process != os.getpid():  # connections of the parent are the parent's
+        if self._process != os.getpid():  # connections of the parent are the parent's: to close them would deafen it
+            self._inherited.append(self._clients)
             self._process, self._clients = os.getpid(), {}
         client = self._clients.get(loop)
         if client is None:
