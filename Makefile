@@ -79,7 +79,7 @@ parity: $(VENV)/.has-test  ## 100,000 random traces: the Lua of the Redis counte
 
 bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much the clients waste; about 40 minutes
 	-cd benchmarks/servers && npm install --silent --no-audit --no-fund --no-package-lock
-	$(BIN)/python benchmarks/goodput.py $(ARGS)
+	$(BIN)/python benchmarks/goodput.py --markdown benchmarks/GOODPUT.md $(ARGS)
 
 fuzz: $(VENV)/.has-test  ## a million random and mutated sets of headers; about 10 minutes
 	$(BIN)/python tests/fuzzing.py $(ARGS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -122,7 +123,8 @@ def head(missing: dict[str, str]) -> str:
     return "\n".join(
         [
             "# Goodput beside the peers", "", "By `make bench-goodput`. " + lines[2].strip().replace("\n", " "), "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {platform.system()}; {'; '.join(found)}.", "",
+            f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {platform.system()}, {os.cpu_count()} cores, "
+            f"load average {os.getloadavg()[2]:.1f}; {'; '.join(found)}.", "",
             f"Skipped: {skipped}.",
         ]
     )  # fmt: skip
