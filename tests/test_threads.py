@@ -60,7 +60,7 @@ class Log:
 
 
 def test_two_loops_take_turns_and_never_exceed_the_limit() -> None:
-    limiter = SlidingWindow("10/100ms")
+    limiter = SlidingWindow("10/400ms")
     log = Log(limiter)
 
     def run(name: str, play: Callable[[Any], Any]) -> None:
@@ -75,7 +75,7 @@ def test_two_loops_take_turns_and_never_exceed_the_limit() -> None:
         thread.join(30)
     times = [at for _, at in log.granted]
     assert len(times) == 80
-    assert all(later - earlier > 0.09 for earlier, later in zip(times, times[10:], strict=False))
+    assert all(later - earlier > 0.3 for earlier, later in zip(times, times[10:], strict=False))  # as they woke
     for loop in ("asyncio", "trio"):
         assert [number for (name, number), _ in log.granted if name == loop] == list(range(40))
     assert nothing_left(limiter)
