@@ -101,16 +101,16 @@ class Soak:
         self.held_until = 0.0
         crew = 12
         gap = crew * self.seconds / self.permits  # each task's, so that the line is empty now and full then
-        tasks = {asyncio.create_task(self._caller(gap)) for _ in range(crew)}
+        tasks = {asyncio.create_task(self._caller(gap)): None for _ in range(crew)}  # in order: the seed tells all
         trouble = asyncio.create_task(self._trouble(tasks, gap))
         while self.granted < self.permits:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            tasks -= done
-            for task in done:
+            for task in [task for task in tasks if task in done]:
+                del tasks[task]
                 if not task.cancelled():
                     task.result()
                 if self.granted < self.permits:
-                    tasks.add(asyncio.create_task(self._caller(gap)))
+                    tasks[asyncio.create_task(self._caller(gap))] = None
         for task in (trouble, *tasks):
             task.cancel()
         await asyncio.gather(trouble, *tasks, return_exceptions=True)
@@ -138,7 +138,7 @@ class Soak:
             gc.collect()
             self.memory.append(sys.getallocatedblocks())
 
-    async def _trouble(self, tasks: set[asyncio.Task[None]], gap: float) -> None:
+    async def _trouble(self, tasks: dict[asyncio.Task[None], None], gap: float) -> None:
         dice = self.dice
         while True:
             await asyncio.sleep(dice.expovariate(1 / (2 * gap)))
