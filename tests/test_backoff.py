@@ -210,6 +210,17 @@ def test_tenacity_remembers_the_last_wait_of_each_call() -> None:
             last = delay
 
 
+def test_decorrelated_draws_for_tenacity_from_the_last_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first from the base, whatever a retry state may remember of an earlier use."""
+    monkeypatch.setattr("random.uniform", lambda least, most: most)
+    assert sleeps_of(DecorrelatedJitter(base=1, cap=20)) == [3, 9, 20, 20]
+    state = tell_state(None, number=1, outcome=1, failed=False, started=0.0, now=0.0)
+    state.upcoming_sleep = 5.0
+    assert DecorrelatedJitter(base=1, cap=20)(state) == 3
+    state.attempt_number = 2
+    assert DecorrelatedJitter(base=1, cap=20)(state) == 15
+
+
 def test_waits_add_up() -> None:
     assert sleeps_of(Exponential(base=1, cap=5) + tenacity.wait_fixed(10)) == [12, 14, 15, 15]
 
@@ -222,6 +233,7 @@ def test_state_tells_what_stops_and_waits_ask_for() -> None:
     state = tell_state(None, number=1, outcome=error, failed=True, started=100.0, now=101.0)
     again = tell_state(state, number=3, outcome="value", failed=False, started=100.0, now=104.0)
     assert again is state
+    assert (state.args, state.kwargs) == ((), {})
     assert (state.attempt_number, state.seconds_since_start) == (3, 4.0)
     assert state.outcome is not None
     assert state.outcome.result() == "value"
@@ -234,6 +246,15 @@ def test_predicates_of_tenacity_and_plain_ones() -> None:
     kind = predicate(tenacity.retry_if_exception_type(OSError), failed=True)
     assert kind(ConnectionError())
     assert not kind(ValueError())
+    seen: list[Any] = []
+
+    class Curious(tenacity.retry_base):
+        def __call__(self, retry_state: Any) -> bool:
+            seen.append((retry_state.attempt_number, retry_state.start_time, retry_state.outcome_timestamp))
+            return True
+
+    assert predicate(Curious(), failed=False)(None)
+    assert seen == [(1, 0.0, 0.0)]
     result = predicate(tenacity.retry_if_result(lambda value: value is None), failed=False)
     assert result(None)
     assert not result(1)

@@ -148,6 +148,16 @@ def test_each_key_has_its_own() -> None:
     assert budgets.of("b", 1.0).withdraw(1.0)
 
 
+def test_each_new_key_looks_at_the_oldest_two_only_and_keeps_those_in_use() -> None:
+    budgets = BudgetPerKey()
+    for key in "abcd":
+        budgets.of(key, 0.0)
+        budgets.of(key, 0.0).deposit(0.0)
+    assert sorted(budgets._budgets) == list("abcd")  # all in use
+    budgets.of("e", 15.0)
+    assert len(budgets._budgets) == 4 - 2 + 1  # all idle, and two were seen
+
+
 def test_idle_keys_are_given_back() -> None:
     budgets = BudgetPerKey()
     for number in range(1000):

@@ -301,6 +301,38 @@ def test_results_are_told_to_tenacity() -> None:
     assert steps.after("last", failed=False, hints=None, now=0.0) == Stop("stop")
 
 
+def test_tenacity_is_told_of_one_call_in_one_state_and_only_where_it_asks() -> None:
+    seen: list[Any] = []
+
+    def stop(state: Any) -> bool:
+        seen.append(state)
+        return False
+
+    steps = course(stop=stop)
+    after(steps)
+    after(steps)
+    assert seen[0] is seen[1]
+    plain = course()
+    after(plain)
+    assert plain._state is None
+    after(steps, refused(1.0), held=True, news=False)  # no attempt, so nothing to tell
+    assert len(seen) == 2
+
+
+def test_a_new_course() -> None:
+    steps = Course(Policy(on=OSError, budget=BudgetPerKey()), 0.0)
+    assert steps.failure is None
+    assert list(steps.policy.budget._budgets) == [""]  # type: ignore[union-attr]
+
+
+def test_what_is_held_draws_nothing() -> None:
+    class Never(Random):
+        def uniform(self, a: float, b: float) -> float:
+            raise AssertionError("the gate waits in its place")
+
+    assert after(course(rng=Never()), refused(5.0), held=True) == Again(0.0, "refused")
+
+
 def test_close_lets_go() -> None:
     steps = course(stop=tenacity.stop_never)
     after(steps)
@@ -423,12 +455,42 @@ def test_rules_of_ones_own() -> None:
         ({"methods": "GET"}, TypeError),
         ({"methods": [5]}, TypeError),
         ({"statuses": [5]}, ValueError),
+        ({"statuses": [99]}, ValueError),
+        ({"statuses": [1000]}, ValueError),
         ({"statuses": ["x"]}, ValueError),
     ],
 )
 def test_bad_rules(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(options))):
         HTTPRules(**options)
+
+
+def test_the_first_and_the_last_status() -> None:
+    assert HTTPRules(statuses=[100, 999]).statuses == {100, 999}
+
+
+@pytest.mark.parametrize(
+    ("options", "timed", "prepared", "stateful"),
+    [
+        ({}, False, False, False),
+        ({"timeout": 1}, True, True, False),
+        ({"attempt_timeout": 1}, True, True, False),
+        ({"timeout": 1, "attempt_timeout": 1}, True, True, False),
+        ({"budget": RetryBudget()}, False, True, False),
+        ({"stop": tenacity.stop_never}, False, True, True),
+        ({"stop": tenacity.stop_never, "budget": RetryBudget()}, False, True, True),
+        ({"backoff": tenacity.wait_fixed(1)}, False, False, True),
+        ({"backoff": tenacity.wait_fixed(1), "stop": tenacity.stop_never}, False, True, True),
+    ],
+)
+def test_what_a_driver_has_to_prepare(options: dict[str, Any], timed: bool, prepared: bool, stateful: bool) -> None:
+    policy = Policy(on=OSError, **options)
+    assert (policy.timed, policy.prepared, policy.stateful) == (timed, prepared, stateful)
+
+
+def test_an_attempt_timeout_of_zero_is_none() -> None:
+    with pytest.raises(ValueError, match="attempt_timeout"):
+        Policy(on=OSError, attempt_timeout=0)
 
 
 def test_a_status_alone_is_one_clear_error() -> None:

@@ -30,7 +30,7 @@ def test_a_peak_below_the_rate_names_both() -> None:
         rule.reconfigured(Rate(11), None)
 
 
-@pytest.mark.parametrize(("burst", "peak_burst", "named"), [(0, 1, "burst"), (1, -2, "peak_burst")])
+@pytest.mark.parametrize(("burst", "peak_burst", "named"), [(0, 1, "burst"), (1, -2, "peak_burst"), (1, 0, "peak_burst")])
 def test_bad_bursts_are_named(burst: float, peak_burst: float, named: str) -> None:
     with pytest.raises(ValueError, match=f"^{named} must be"):
         TwoRateRule.of(Rate(10), burst, Rate(50), peak_burst)
@@ -104,6 +104,8 @@ def test_meter_time_never_goes_back() -> None:
         ((0, 1, 1, 1), "cir must be a finite number above 0, not 0"),
         ((1, -1, 1, 1), "cbs must be a finite number above 0, not -1"),
         ((1, 1, float("inf"), 1), "pir must be"),
+        ((1, 1, 0, 1), "pir must be a finite number above 0, not 0"),
+        ((1, 1, 1, 0), "pbs must be a finite number above 0, not 0"),
         ((1, 1, 1, float("nan")), "pbs must be"),
         ((2, 1, 1, 1), "pir=1 is below cir=2"),
     ],

@@ -11,6 +11,7 @@ from throttle.algorithms.unlimited import UnlimitedRule
 def test_grants_everything_and_remembers_nothing() -> None:
     rule = UnlimitedRule()
     state = rule.initial(5)
+    assert state == rule.initial(7)  # every key is as new
     assert rule.earliest(state, 5, 10**9) == 5
     assert rule.book(state, 5, 10**9) == rule.give(state, 5, 3, 5) == state
     assert rule.copy(state) == rule.carry(state, 5, rule) == state
@@ -21,5 +22,6 @@ def test_grants_everything_and_remembers_nothing() -> None:
 
 
 def test_has_no_rate_to_change() -> None:
-    with pytest.raises(TypeError, match="no limit here"):
+    words = "there is no limit here to reconfigure: give the limiter a rate at construction"
+    with pytest.raises(TypeError, match=f"^{words}$"):
         UnlimitedRule().reconfigured(Rate(1), None)

@@ -41,14 +41,17 @@ def test_a_fraction_that_cannot_be_widened_says_what_to_write() -> None:
     assert window_of(Rate(1, per=float(Decimal("0.5")))) == (1, S // 2)
 
 
-@pytest.mark.parametrize("make", [FixedWindowRule, SlidingWindowCounterRule])
-def test_what_both_have(make: Any) -> None:
+@pytest.mark.parametrize(
+    ("make", "name"), [(FixedWindowRule, "fixed window"), (SlidingWindowCounterRule, "sliding window counter")]
+)
+def test_what_both_have(make: Any, name: str) -> None:
     rule = make.of(Rate(5000, per=3600))
     assert (rule.most, rule.period, rule.whole, rule.holds) == (5000, 3600 * S, True, False)
+    assert rule.exact(rule.initial(0)) is True
     anchored = rule.anchored(-123)
     assert anchored.epoch == -123
     assert anchored.reconfigured(Rate(1), None) == make(1, S, epoch=-123)
-    with pytest.raises(ValueError, match="burst=3 means nothing to a"):
+    with pytest.raises(ValueError, match=f"burst=3 means nothing to a {name}: its burst is the whole window"):
         rule.reconfigured(Rate(1), 3)
 
 
