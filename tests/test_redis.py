@@ -30,7 +30,7 @@ from throttle import (
     TwoRateBucket,
     WaitTooLong,
 )
-from throttle.counters import LocalShare, RedisCounter
+from throttle.counters import Ask, LocalShare, RedisCounter
 
 pytestmark = [
     pytest.mark.server,
@@ -558,3 +558,29 @@ def test_what_is_wrong_at_construction() -> None:
     with pytest.raises(TypeError, match="takes a URL or a client"):
         RedisCounter(5)
     assert "secret" not in repr(RedisCounter("redis://:secret@localhost"))
+
+
+def test_what_is_remembered_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("throttle.counters.redis._FLOORS", 3)
+
+    async def main() -> None:
+        async with RedisCounter(server.url) as counter:
+            limiter = TokenBucket("4/s", counter=counter, name="n")
+            for key in "abcde":
+                await limiter.acquire(key=key)
+            assert len(counter._floors) == 3
+            rule = limiter._core.table.spec
+            with pytest.raises(ValueError, match="asks of one call have the same costs"):
+                await counter.book([Ask("n", "a", rule, (1,)), Ask("m", "a", rule, (1, 1))])
+            with server.client() as client:
+                client.delete("throttle:{n}:token_bucket:a")
+                client.set("throttle:{n}:token_bucket:z", "")  # as one that has just run out
+            assert [entry.key for entry in await counter.entries("n")] == ["b", "c", "d", "e"]
+
+    run(main)
+
+
+def test_without_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(ImportError, match=r"throttle-async\[redis\]"):
+        RedisCounter("redis://localhost")

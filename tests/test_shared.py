@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -21,10 +22,15 @@ from throttle import (
     TwoRateBucket,
     WaitTooLong,
 )
+from throttle.algorithms import FixedWindowRule, TokenBucketRule, TwoRateRule
 from throttle.clock import ticks_of
 from throttle.counters import Ask, MemoryCounter
 from throttle.counters.base import Booking, Outage
+from throttle.counters.shares import share_of
+from throttle.counters.wire import legs_of
 from throttle.hints import Hints
+from throttle.rates import TICKS, Rate
+from throttle.testing import VirtualClock
 
 
 class Store:
@@ -413,3 +419,104 @@ async def test_a_nested_combination_is_booked_in_one_step() -> None:
     outer.pause(1)
     await outer.acquire()
     assert now() >= 1
+
+
+def test_shares_of_a_limit() -> None:
+    bucket = TokenBucketRule.of(Rate(10), 3)
+    assert share_of(bucket, 0.5).burst == Fraction(3, 2)
+    assert share_of(bucket, 0.1).burst == 1
+    two = share_of(TwoRateRule.of(Rate(10), 20, Rate(50), 5), 0.5)
+    assert (two.committed.burst, two.peak.burst) == (10, Fraction(5, 2))
+    assert share_of(FixedWindowRule.of(Rate(10)), 0.25).limit == 2
+    few = share_of(FixedWindowRule.of(Rate(2)), 0.25)
+    assert (few.limit, few.window) == (1, 2 * TICKS)
+
+
+def test_numbers_too_large_for_the_wire() -> None:
+    with pytest.raises(ValueError, match="too many for this counter"):
+        legs_of(FixedWindowRule.of(Rate(10**9, 86400)))
+    with pytest.raises(ValueError, match="too large for this counter"):
+        legs_of(TokenBucketRule.of(Rate(99991, 86399), 10**14))
+    (leg,) = legs_of(TokenBucketRule.of(Rate(99991, 86400)))  # not exact, and near enough
+    assert leg.numbers[0] / leg.numbers[1] == pytest.approx(99991 / 86400 / 1e6, rel=1e-9)
+
+
+@virtual
+async def test_memory_keeps_pauses_for_who_asks() -> None:
+    memory, rule = MemoryCounter(), TokenBucketRule.of(Rate(10))
+    assert repr(memory) == "MemoryCounter()"
+    (booking,) = await memory.book([Ask("n", "k", rule, (1,), pause=TICKS)])
+    assert (booking.waits, booking.wait, booking.paused) == ((), TICKS, TICKS)
+    await memory.clear("n", "k")
+    assert (await memory.book([Ask("n", "k", rule, (1,))]))[0].waits == (0,)
+    await memory.clear("unknown")
+
+
+@virtual
+async def test_what_was_not_sent_is_told_later() -> None:
+    store = Store(0.001)
+    both = AllOf(
+        TokenBucket("4/s", counter=store, name="a"), log=SlidingWindow("4/s", counter=store, name="b"),
+    )  # fmt: skip
+    member = both._core.members[0].limiter
+    await both.acquire()
+    member.pause(2)
+    member.pause(1, key="k")
+    store.trouble = Outage("gone", sent=False)
+    await both.refund(1)
+    with pytest.raises(CounterUnavailable):
+        await member.try_acquire(key="k")
+    waiter = asyncio.create_task(both.acquire())
+    await asyncio.sleep(0.2)
+    waiter.cancel()
+    store.trouble = None
+    await asyncio.sleep(0.1)
+    await both.refund(0)
+    seen = await TokenBucket("4/s", counter=Store(0, store.memory), name="a").try_acquire()
+    assert seen.retry_after > 1.5
+    with pytest.raises(ValueError, match="another clock"):
+        TokenBucket("4/s", counter=store, name="a", clock=VirtualClock())
+
+
+@virtual
+async def test_a_grant_whose_waiter_is_cancelled_goes_to_the_next() -> None:
+    limiter = TokenBucket("1/s", burst=1, counter=Store(0.001), name="n")
+    await limiter.acquire()
+    one, two = (asyncio.create_task(limiter.acquire()) for _ in range(2))
+    await asyncio.sleep(0.01)
+    limiter._core.gates[""].stock.add(0, (1,))
+    with limiter._core as tick:
+        limiter._core.gates[""].stock._entries.clear()
+        limiter._core.gates[""].stock.add(tick, (1,))
+        limiter._core.gates[""].step(tick, asyncio.get_running_loop())
+    one.cancel()  # it has been granted and has not run yet
+    await two
+    assert now() < 0.1
+    await asyncio.gather(one, return_exceptions=True)
+
+
+@virtual
+async def test_many_keys_leave_no_lanes_behind() -> None:
+    limiter = TokenBucket("4/s", counter=Store(), name="n")
+    for key in range(1100):
+        await limiter.acquire(key=f"{key}")
+    assert len(limiter._core.lanes) <= 1000
+
+
+@virtual
+async def test_a_crowd_that_is_cancelled_while_the_store_fails() -> None:
+    store = Store(0.01)
+    limiter = TokenBucket("100/s", burst=50, counter=store, name="n")
+    for rounds in range(4):
+        tasks = [asyncio.create_task(limiter.acquire()) for _ in range(5)]
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        store.trouble = CounterUnavailable("no") if rounds % 2 else None
+        tasks[0].cancel()
+        await asyncio.sleep(0.005)
+        tasks[2].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    store.trouble = None
+    async with asyncio.timeout(5):
+        await limiter.acquire()
+    assert not limiter._core.gates

@@ -12,7 +12,6 @@ from .core import Core
 from .counters.base import Ask
 from .rates import Exact
 from .sharedcore import SharedCore
-from .stock import SharedGate
 
 __all__ = ["SharedCombinedCore"]
 
@@ -65,7 +64,4 @@ class SharedCombinedCore(SharedCore, CombinedCore):
         """Members and combination wait for the same store, each in a line of its own."""
 
     def clear(self, key: str | None) -> None:
-        for gate in self.gates.values():
-            if isinstance(gate, SharedGate) and key in (None, gate.key):
-                gate.stock.empty()
-                gate.again_at, gate.opens_at = 0, None
+        self.forget_bookings(key)

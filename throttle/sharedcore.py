@@ -115,6 +115,13 @@ class SharedCore(Core):
         gate = self.gates.get(key)
         return gate if isinstance(gate, SharedGate) else None
 
+    def forget_bookings(self, key: str | None) -> list[tuple[str, tuple[Exact, ...]]]:
+        """Nothing is booked for `key` (None: any) any more; what that was."""
+        gates: list[Any] = [gate for gate in self.gates.values() if key in (None, gate.key)]
+        for gate in gates:
+            gate.again_at, gate.opens_at = 0, None
+        return [(gate.key, amounts) for gate in gates for amounts in gate.stock.empty()]
+
     def tidy(self, gate: Gate, now: int) -> None:
         assert isinstance(gate, SharedGate)
         if gate.idle(now) and self.gates.get(gate.key) is gate:
@@ -142,14 +149,10 @@ class SharedCore(Core):
         return Pace(self.rules(), at, opens)
 
     def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
-        gate = self.stock_gate(key)
-        if gate is not None:
-            gate.stock.take(self.amounts(cost))
+        self.shared_gate(key, now).stock.take(self.amounts(cost))
 
     def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
-        gate = self.stock_gate(key)
-        if gate is not None:
-            gate.stock.put_back(now, self.amounts(cost))
+        self.shared_gate(key, now).stock.put_back(now, self.amounts(cost))
 
     def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
         pairs = zip(self.amounts(before), self.amounts(after), strict=True)
@@ -350,10 +353,7 @@ class SharedRuleCore(SharedCore, RuleCore):
 
     def clear(self, key: str | None) -> None:
         super().clear(key)
-        for gate in self.gates.values():
-            if isinstance(gate, SharedGate) and key in (None, gate.key):
-                gate.stock.empty()
-                gate.again_at, gate.opens_at = 0, None
+        self.forget_bookings(key)
         for waiting in (self.gives, self.pauses):
             if key is None:
                 waiting.clear()
@@ -362,11 +362,8 @@ class SharedRuleCore(SharedCore, RuleCore):
 
     def reconfigure(self, rate: Rate, burst: float | None) -> None:
         with self:
-            for gate in self.gates.values():
-                if isinstance(gate, SharedGate):
-                    for amounts in gate.stock.empty():
-                        self.give_back(gate.key, amounts)
-                    gate.again_at, gate.opens_at = 0, None
+            for key, amounts in self.forget_bookings(None):
+                self.give_back(key, amounts)
         super().reconfigure(rate, burst)
 
 
