@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from throttle import AllOf, RetryAfterTooLong, SlidingWindow, Throttle, TokenBucket, WaitTooLong
-from throttle.testing import virtual as kit
 from throttle.calls import Call, current_call
 from throttle.clock import REAL, current_clock, ticks_of, wait_of
 from throttle.hints import Hints
 from throttle.testing import VirtualClock, no_waits, run_virtual
+from throttle.testing import virtual as kit
 from throttle.waiting import running
 
 _left: list[asyncio.Future[None]] = []  # tasks whose loops are closed under them

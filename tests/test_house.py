@@ -25,7 +25,8 @@ FLOORS = {
             # where counts live
             "counters",
             # where time passes
-            "calls waiting guests forecast gate core correcting rulecore permits lanes limiter combined combinedcore learning stock lane"
+            "calls waiting guests forecast gate core correcting rulecore permits lanes limiter combined combinedcore"
+            " learning stock lane"
             " sharedcore sharedcombined",
             # trying again
             "driving retrying",

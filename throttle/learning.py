@@ -154,7 +154,7 @@ class AdaptiveLimiter(BaseLimiter):
     True
     """
 
-    _core: LearningCore
+    _core: LearningCore  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,

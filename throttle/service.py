@@ -211,15 +211,14 @@ class Service:
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a key is a str, not {key!r}")
         core, key = self.core_and_key(key)
-        booking: Booking
-        if begun:
-            booking, entered = Begun(begun.pop()), None
-        else:
+        clock = core.given or current_clock()
+        entered = clock.now()
+        booking: Booking | None = Begun(begun.pop()) if begun else None
+        fresh = booking is None
+        if booking is None:
             booking = Booking(core, cost, key, max_wait=max_wait, priority=priority, slots=self.slots(key))
-            clock = core.given or current_clock()
-            entered = clock.now()
         async with booking as permit:
-            if entered is not None:
+            if fresh:
                 self._admitted(key, cost, max(0.0, clock.now() - entered))
             here = Work(self, permit)
             before = here.enter()
