@@ -53,6 +53,15 @@ def test_demo_recovers_from_refusals(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.server
+def test_demo_finds_out_a_limit_it_is_not_told(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["demo", "--items", "50", "--limit", "40/s", "--unknown"]) == 0
+    told = capfd.readouterr()
+    assert "scraping 50 items at a limit to be found out" in told.err
+    assert "learned     a limit of 40 in " in told.out
+    assert run(["demo", "--unknown", "--rate", "5/s"]) == 2
+
+
+@pytest.mark.server
 def test_ctrl_c_ends_the_demo_and_its_server(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "throttle.cli", "demo"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:

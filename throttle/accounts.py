@@ -19,13 +19,14 @@ _MOST = 16  # no server has more quotas
 class Accounts:
     """The ledgers of one key, by the names of the quotas; `flying` and `cost`: how many are under way, their cost."""
 
-    __slots__ = ("_ledgers", "_random", "cost", "flying", "index", "number")
+    __slots__ = ("_ledgers", "_random", "cost", "flying", "index", "number", "telling")
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self._ledgers: dict[str | None, Ledger] = {}
         self.index: float = 0.0  # the cost of everything sent so far ...
         self.number: int = 0  # ... and how many that were
+        self.telling: bool = False  # not only refusals say what is left
         self.flying: int = 0
         self.cost: float = 0.0
 
@@ -87,6 +88,7 @@ class Accounts:
             for ledger in self._ledgers.values():
                 ledger.refused()
         retry_after = None if hints.refused else hints.retry_after
+        self.telling = self.telling or (bool(hints.quotas) and not hints.refused)
         for quota in hints.quotas:
             if quota.name not in self._ledgers:
                 if len(self._ledgers) >= _MOST:

@@ -147,7 +147,7 @@ class Learner:
             return
         self._served = True
         fresh = flight.sent > self._reacted_at
-        told = bool(self._accounts)
+        told = self._accounts.telling
         if fresh and self._row:
             self.pace.reopened(flight.sent, self._reacted_at, self._row, named=self._named, told=told)
             self._row = 0

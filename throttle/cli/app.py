@@ -63,22 +63,26 @@ def commands() -> None:
 @click.option("--items", type=click.IntRange(1), default=300, show_default=True, help="How many items to scrape.")
 @click.option("--limit", callback=_rate, metavar="RATE", default="20/s", show_default=True, help="The server's limit.")
 @click.option("--rate", callback=_rate, metavar="RATE", help="The client's own limit.  [default: the server's]")
+@click.option("--unknown", is_flag=True, help="The client does not know the limit, and learns it.")
 @click.option("--concurrency", type=click.IntRange(1), default=10, show_default=True, help="Requests at once.")
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the picture into this PNG file."
 )
-def demo(items: int, limit: Rate, rate: Rate | None, concurrency: int, plot: Path | None) -> int:
+def demo(items: int, limit: Rate, rate: Rate | None, unknown: bool, concurrency: int, plot: Path | None) -> int:
     """Scrape a real rate-limited server, started for this on a free local port.
 
-    Try --rate 60/s: the client then asks for more than it may, and recovers.
+    Try --rate 60/s: the client then asks for more than it may, and recovers. Or --unknown: it finds the limit out.
     """
+    if unknown and rate is not None:
+        raise click.UsageError("a client that is told a --rate has none to learn: leave out --unknown or --rate")
     missing = [name for name in ("slowapi", "starlette", "uvicorn") if find_spec(name) is None]
     missing += ["matplotlib"] if plot and find_spec("matplotlib") is None else []
     if missing:
         raise click.ClickException(f"the demo needs {', '.join(missing)}: pip install 'throttle-async[cli]'")
     from .demo import run_demo
 
-    return run_demo(items=items, limit=limit, rate=rate or limit, concurrency=concurrency, plot=plot)
+    rate = None if unknown else rate or limit
+    return run_demo(items=items, limit=limit, rate=rate, concurrency=concurrency, plot=plot)
 
 
 @commands.command()

@@ -60,16 +60,18 @@ class Outcome:
     seconds: float
     granted: list[float]
     refused: list[float]
+    learned: Rate | None = None  # the limit that the client has found out, if it was not told one
 
     def ideal(self, limit: Rate) -> float:
         """The least seconds in which so many requests can be granted: the first window's worth at once, and so on."""
         return (math.ceil(len(self.granted) / limit.permits) - 1) * limit.per
 
 
-async def scrape(address: str, api: Throttle, step: Callable[[], None]) -> tuple[int, float]:
+async def scrape(address: str, api: Throttle, step: Callable[[], None], *, learns: bool = False) -> tuple[int, float]:
     """Every item of every page, through `api`; how many, and how many seconds it took."""
     started = time.monotonic()
-    async with httpx.AsyncClient(base_url=address, trust_env=False) as client:
+    plain = httpx.AsyncClient(base_url=address, trust_env=False)
+    async with api.wrap(plain) if learns else plain as client:  # so that it hears what each answer says is left
 
         @api
         async def get(path: str) -> dict[str, Any]:
@@ -100,7 +102,7 @@ async def seen(address: str) -> tuple[list[float], list[float]]:
     return [came for came, status in answers if status < 400], [came for came, status in answers if status >= 400]
 
 
-async def watched(address: str, rate: Rate, items: int, concurrency: int, console: Console) -> Outcome:
+async def watched(address: str, rate: Rate | None, items: int, concurrency: int, console: Console) -> Outcome:
     """The scrape under a live progress bar, and what the server says of it."""
     columns = (TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
@@ -112,8 +114,10 @@ async def watched(address: str, rate: Rate, items: int, concurrency: int, consol
 
         retry = Retry(on=httpx.HTTPError, attempts=10)
         api = Throttle(rate, retry=retry, concurrency=concurrency, on_event=note)
-        found, seconds = await scrape(address, api, lambda: progress.update(bar, advance=1, note=""))
-    return Outcome(found, seconds, *await seen(address))
+        learns = rate is None
+        found, seconds = await scrape(address, api, lambda: progress.update(bar, advance=1, note=""), learns=learns)
+    learned = api.statistics()[""].learned if learns else None
+    return Outcome(found, seconds, *await seen(address), learned)
 
 
 def summary(outcome: Outcome, limit: Rate) -> Table:
@@ -126,17 +130,20 @@ def summary(outcome: Outcome, limit: Rate) -> Table:
     table.add_row("requests", f"{requests}, counted by the server")
     table.add_row("rejections", f"{len(outcome.refused)}, counted by the server")
     table.add_row("time", f"{outcome.seconds:.1f} s{share}")
+    if outcome.learned is not None:
+        table.add_row("learned", f"a limit of {spelled(outcome.learned)}")
     return table
 
 
-def run_demo(*, items: int, limit: Rate, rate: Rate, concurrency: int, plot: Path | None) -> int:
+def run_demo(*, items: int, limit: Rate, rate: Rate | None, concurrency: int, plot: Path | None) -> int:
     """The whole demo; the exit status."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    pace = "at a limit to be found out" if rate is None else f"at {spelled(rate)}"
     if plot is not None:
         check_writable(plot)  # now, not after half a minute
     try:
         with serving(limit, items) as address:
-            console.print(f"a server at {address} admits {spelled(limit)}; scraping {items} items at {spelled(rate)}")
+            console.print(f"a server at {address} admits {spelled(limit)}; scraping {items} items {pace}")
             outcome = asyncio.run(watched(address, rate, items, concurrency, console))
     except KeyboardInterrupt:
         console.print("stopped")
@@ -148,11 +155,11 @@ def run_demo(*, items: int, limit: Rate, rate: Rate, concurrency: int, plot: Pat
     moments = (outcome.granted, outcome.refused, int(limit.permits), limit.per)
     out.print(draw_terminal(*moments, out.width))
     if plot is not None:
-        draw_png(plot, *moments, f"{len(outcome.granted)} requests at {spelled(rate)}")
+        draw_png(plot, *moments, f"{len(outcome.granted)} requests {pace}")
         out.print(f"the picture is in {plot}")
     return 0
 
 
 def spelled(rate: Rate) -> str:
     """A rate in words: `20 in 1 s`."""
-    return f"{rate.permits:g} in {rate.per:g} s"
+    return f"{rate.permits:.3g} in {rate.per:.3g} s"
