@@ -42,22 +42,22 @@ LIMITS: dict[str, Cost] = {
     # operation: calls, clocks read, blocks kept
     "acquire": Cost(1, 1),
     "acquire_sliding_window": Cost(1, 1, 1.5),  # the entry of its log
-    "acquire_all_of_two": Cost(75, 1, 2.5),
-    "acquire_keyed": Cost(27, 2, 1),
+    "acquire_all_of_two": Cost(70, 1, 2.5),
+    "acquire_keyed": Cost(26, 2, 1),
     "block": Cost(4, 1),
-    "permit": Cost(95, 2, 1),
+    "permit": Cost(45, 2, 1),
     "try_granted": Cost(2, 1),
     "try_refused": Cost(2, 1),
-    "throttled_call": Cost(115, 4, 1),
-    "bundle_call": Cost(125, 4, 2),
+    "throttled_call": Cost(62, 3, 1),
+    "bundle_call": Cost(68, 3, 2),
     "retry_success": Cost(1, 0),
     "retry_success_sync": Cost(2, 0),
-    "retry_give_up": Cost(50, 0, 1),
-    "transport_limit": Cost(80, 4, 3),
+    "retry_give_up": Cost(46, 0, 1),
+    "transport_limit": Cost(66, 2, 3),
     "transport_learning": Cost(215, 7, 5),
-    "waiting_in_line": Cost(38, 2, 8),
-    "line_served": Cost(56, 0),
-    "cancelled_in_line": Cost(40, 1.1, 8),
+    "waiting_in_line": Cost(36, 2, 8),
+    "line_served": Cost(52, 0),
+    "cancelled_in_line": Cost(36, 1.1, 8.5),
 }
 
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import virtual
 
-from throttle import FixedWindow, SlidingWindow, SlidingWindowCounter, TokenBucket, TwoRateBucket
-from throttle.algorithms import SlidingWindowRule, TokenBucketRule
-from throttle.counters import Ask, MemoryCounter
+from throttle import AllOf, FixedWindow, SlidingWindow, SlidingWindowCounter, TokenBucket, TwoRateBucket
+from throttle.algorithms import FixedWindowRule, SlidingWindowRule, TokenBucketRule
+from throttle.algorithms.base import Algorithm
+from throttle.counters import Ask, Booking, MemoryCounter
 from throttle.counters.memory import Table
 from throttle.rates import TICKS, Rate
 from throttle.testing import VirtualClock, run_virtual
@@ -26,6 +27,8 @@ RULES = {
 }
 BUCKET = TokenBucketRule.of(Rate(2), 2)
 WINDOW = SlidingWindowRule.of(Rate(3))
+BUCKET_OF_ONE = TokenBucketRule.of(Rate(1), 2)
+AHEAD = [TokenBucketRule.of(Rate(4), 6), SlidingWindowRule.of(Rate(3)), FixedWindowRule.of(Rate(5, 2), 0.0)]
 
 
 @pytest.mark.parametrize("kind", list(RULES))
@@ -105,6 +108,73 @@ def test_a_name_means_one_thing() -> None:
         TokenBucket("1/s", counter=counter, name="n", clock=VirtualClock())
 
 
+def book(counter: MemoryCounter, *asks: Ask) -> list[Booking]:
+    async def main() -> list[Booking]:
+        return list(await counter.book(asks))
+
+    return run_virtual(main)
+
+
+def test_a_batch_is_booked_in_order_as_far_as_it_may_wait() -> None:
+    rule = TokenBucketRule.of(Rate(1), 1)
+    [booking] = book(MemoryCounter(), Ask("api", "", rule, (1, 1, 1, 1), within=2 * TICKS))
+    assert booking == Booking((0, TICKS, 2 * TICKS), 3 * TICKS, 0, 3 * TICKS)
+
+
+def test_an_empty_batch_only_looks_and_a_refusal_writes_nothing() -> None:
+    counter, rule = MemoryCounter(), SlidingWindowRule.of(Rate(2))
+    assert book(counter, Ask("api", "", rule)) == [Booking((), 0, 2, 0)]
+    assert book(counter, Ask("api", "", rule, (2,)))[0].waits == (0,)
+    before = book(counter, Ask("api", "", rule))
+    assert book(counter, Ask("api", "", rule, (1,))) == [Booking((), TICKS, 0, TICKS)]
+    assert book(counter, Ask("api", "", rule)) == before
+
+
+def test_giving_back_and_charging_come_first() -> None:
+    counter, rule = MemoryCounter(), TokenBucketRule.of(Rate(1), 3)
+    assert book(counter, Ask("api", "", rule, (3,)))[0].remaining == 0
+    assert book(counter, Ask("api", "", rule, (2,), give=2))[0].waits == (0,)
+    assert book(counter, Ask("api", "", rule, give=-5))[0].reset_after == 8 * TICKS
+
+
+@pytest.mark.parametrize("rule", AHEAD, ids=lambda rule: rule.kind)
+@given(costs=st.lists(st.integers(min_value=0, max_value=3), max_size=12))
+def test_what_is_booked_ahead_is_what_waiting_would_have_brought(rule: Algorithm, costs: list[int]) -> None:
+    [booking] = book(MemoryCounter(), Ask("x", "k", rule, tuple(costs), within=None))
+    state, now, waits = rule.initial(0), 0, []
+    for cost in costs:
+        now = rule.earliest(state, now, cost)
+        state = rule.book(state, now, cost)
+        waits.append(now)
+    assert list(booking.waits) == waits
+    assert booking.wait == 0
+
+
+def test_opens_and_closes_as_a_counter_does() -> None:
+    async def main() -> None:
+        async with MemoryCounter() as counter:
+            assert not counter.shared
+            assert repr(counter) == "MemoryCounter()"
+            await counter.aclose()
+            assert (await counter.book([]))[:] == []
+
+    run_virtual(main)
+
+
+def test_limiters_of_one_name_share_and_of_several_counters_do_not_combine() -> None:
+    counter, clock = MemoryCounter(), VirtualClock()
+    one, two = (TokenBucket("1/s", burst=2, counter=counter, name="api", clock=clock) for _ in range(2))
+    assert one.try_acquire_nowait()
+    assert two.try_acquire_nowait()
+    assert not one.try_acquire_nowait()
+    assert book(counter, Ask("api", "", BUCKET_OF_ONE))[0].remaining == 0
+    with pytest.raises(ValueError, match=r"needs name="):
+        TokenBucket("1/s", counter=counter)
+    other = TokenBucket("1/s", counter=MemoryCounter(), name="api", clock=clock)
+    with pytest.raises(ValueError, match="share one counter"):
+        AllOf(one, other)
+
+
 def take(table: Table, key: str, now: int, cost: int, within: int | None = 0) -> int:
     """Book `cost` at its earliest instant if that is no more than `within` ticks away; the wait either way."""
     state = table.get(key, now)
@@ -152,3 +222,29 @@ def test_reset_and_reconfigure_concern_both_generations() -> None:
     table.reset(None)
     assert len(table) == 0
     assert take(table, "c", 0, 4) == 0  # also under a clock that begins again
+
+
+def test_keys_that_are_as_new_are_given_back_while_others_are_used() -> None:
+    table = Table(TokenBucketRule.of(Rate(1), 1))
+    rule = table.rule
+
+    def use(key: str, now: int) -> None:
+        table.put(key, rule.book(table.get(key, now), now, 1), now)
+
+    for number in range(1000):
+        use(f"key {number}", 0)
+    assert len(table) == 1000
+    use("slow", 5 * TICKS)
+    for turn in range(1000):
+        use(f"new {turn % 3}", 6 * TICKS + turn)
+    assert len(table) <= 4
+
+
+def test_a_key_in_use_is_never_forgotten() -> None:
+    table = Table(TokenBucketRule.of(Rate(1), 1))
+    rule = table.rule
+    table.put("kept", rule.book(rule.initial(0), 0, 1000), 0)
+    for turn in range(2000):
+        now = turn * TICKS // 4
+        table.put(f"key {turn}", rule.book(table.get(f"key {turn}", now), now, 1), now)
+    assert rule.remaining(table.get("kept", now), now) == 0
