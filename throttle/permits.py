@@ -83,7 +83,8 @@ class Permit:
         if waits_are_off():
             return
         untold = self._known is None and self.key not in self._core.gates  # nobody there who would want to know
-        if not (untold and not hints.refused and not hints.wait) and self._core.hear(self._gate, self._place, hints):
+        silent = not (hints.refused or hints.wait or hints.quotas)
+        if not (untold and silent) and self._core.hear(self._gate, self._place, hints):
             self._news = True  # heard twice, as a response and in an exception, it stays news
         self.echo(outcome, hints)
 
