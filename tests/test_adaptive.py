@@ -10,9 +10,11 @@ import pytest
 from simulated import Bucket, Network, Queue, Window
 from worlds import nothing_left, virtual
 
-from throttle import AdaptiveLimiter, Rate, Retry, RetryAfterTooLong, Throttle, TokenBucket, WaitTooLong
+from throttle import AdaptiveLimiter, AllOf, Rate, Retry, RetryAfterTooLong, Throttle, TokenBucket, WaitTooLong
+from throttle.accounts import Accounts
 from throttle.hints import Hints, Quota
 from throttle.ledger import Flight, Ledger
+from throttle.rates import TICKS
 
 
 def now() -> float:
@@ -304,3 +306,66 @@ async def test_patience_is_compared_with_what_the_server_named() -> None:
         await api.call(call)
     assert caught.value.retry_after == 61
     assert now() == 60
+
+
+@virtual
+async def test_in_line_behind_a_pause_without_a_pace() -> None:
+    limiter = AdaptiveLimiter()
+    limiter.pause(2.0)
+    assert limiter.try_acquire_nowait(key="never used").retry_after == 2
+    await limiter.refund(key="never used")
+    await asyncio.gather(*(limiter.acquire(max_wait=3.0) for _ in range(3)))
+    assert now() == 2
+
+
+@virtual
+async def test_one_that_was_granted_and_cancelled_in_the_same_tick_gives_back() -> None:
+    limiter = AdaptiveLimiter(initial="1/s")
+    await limiter.acquire()
+    task = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(0.5)
+    asyncio.get_running_loop().call_later(1 - now(), task.cancel)
+    await asyncio.gather(task, return_exceptions=True)
+    await limiter.acquire()
+    assert now() < 1.1
+
+
+@virtual
+async def test_as_a_member_of_a_combined_limiter() -> None:
+    both = AllOf(AdaptiveLimiter(initial="2/s"), TokenBucket("100/s"))
+    await asyncio.gather(*(both.acquire(max_wait=9) for _ in range(5)))
+    assert now() == pytest.approx(2, abs=0.4)
+
+
+@virtual
+async def test_what_costs_nothing_waits_for_no_quota() -> None:
+    limiter = AdaptiveLimiter()
+    await ask(limiter, Hints(quotas=(Quota("default", 10.0, 5.0, 9.0, 9.0),)))
+    assert (await limiter.peek(0)).allowed
+    assert Accounts(lambda: 0.0).earliest(5, 0) == 5
+    async with limiter.permit(0) as permit:
+        permit.settle(2)
+    assert (await limiter.peek()).allowed
+
+
+def heard(*answers: tuple[Quota, float | None]) -> Ledger:
+    """A ledger that has heard one answer in each second."""
+    ledger = Ledger(lambda: 0.0, None)
+    for number, (quota, retry_after) in enumerate(answers, 1):
+        ledger.heard(quota, Flight(number * TICKS, number, number, 1), number * TICKS, number, 1, retry_after)
+    return ledger
+
+
+def test_retry_after_of_an_answer_tells_the_reset_better_than_a_stamp() -> None:
+    late = Quota(None, 10.0, 9.0, 5.0)
+    assert heard((late, 3.0)).reset_at == 4 * TICKS
+    assert heard((late, 1.0)).reset_at == 3 * TICKS  # it may be another limit's
+    assert heard((late, 9.0)).reset_at == 6 * TICKS
+    assert heard((Quota(None, 10.0, 5.0, 5.0), 3.0)).reset_at == 6 * TICKS  # only the opening answer's is fresh
+
+
+def test_resets_that_have_passed_and_limits_that_are_not_told() -> None:
+    assert heard((Quota(None, None, 3.0, 5.0), None)).window is None
+    assert heard((Quota(None, 10.0, 9.0, 0.0), None)).window is None
+    ledger = heard((Quota(None, 10.0, 8.0, 5.0), None), (Quota(None, 10.0, 7.0, 0.0), None))
+    assert ledger.reset_at == 6 * TICKS
