@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import logging
-import statistics
 import subprocess
 import sys
 import threading
@@ -31,7 +30,7 @@ from throttle import TokenBucket
 from throttle.counters import RedisCounter
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from redis_servers import Server  # noqa: E402
+from redis_servers import Server
 
 Acquire = Callable[[], Awaitable[object]]
 
@@ -48,7 +47,7 @@ def limits_acquire(url: str, rate: float, burst: int) -> Acquire:
     item = limits.RateLimitItemPerSecond(max(1, round(rate)), 1)
 
     async def acquire() -> None:
-        while not await limiter.hit(item, "bench"):
+        while not await limiter.hit(item, "bench"):  # noqa: ASYNC110  # it has no other way
             await asyncio.sleep(0.001)
 
     return acquire
@@ -74,7 +73,7 @@ def pyrate_acquire(url: str, rate: float, burst: int) -> Acquire:
             rates = [pyrate.Rate(max(1, round(rate * window / 1000)), window)]
             bucket = await pyrate.RedisBucket.init(rates, asyncio_redis.Redis.from_url(url), "bench")
             made[0] = pyrate.Limiter(bucket)
-        while made[0] is None:
+        while made[0] is None:  # noqa: ASYNC110  # another task makes it
             await asyncio.sleep(0.001)
         await made[0].try_acquire_async("x", blocking=True)
 

