@@ -132,7 +132,10 @@ def spent(reset: float, *, limit: float = 10.0, window: float | None = None, nam
     return Hints(wait=reset, quotas=(Quota(name, limit, 0.0, reset, window),))
 
 
-async def ask(limiter: AdaptiveLimiter, hints: Hints = Hints(), takes: float = 0.1, **options: Any) -> None:
+FINE = Hints()
+
+
+async def ask(limiter: AdaptiveLimiter, hints: Hints = FINE, takes: float = 0.1, **options: Any) -> None:
     async with limiter.permit(**options) as permit:
         await asyncio.sleep(takes)
         permit.observe(hints)
