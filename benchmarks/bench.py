@@ -43,6 +43,7 @@ def facts() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "cpu": _cpu_model(),
+        "load": round(os.getloadavg()[0], 1),
         "event loop": type(asyncio.new_event_loop()).__name__,
         "empty coroutine ns": round(measure.pace() * measure.REFERENCE, 1),
         "versions": {name: version(name) for name in ("throttle-async", "httpx", "anyio")} | peers.versions(),
@@ -101,11 +102,12 @@ def as_markdown(told: dict[str, Any], results: dict[str, Measured]) -> str:
     """RESULTS.md."""
     libraries = ", ".join(f"{name} {found}" for name, found in told["versions"].items())
     return (
-        f"# Results\n\n{told['date']}, {told['python']} ({told['event loop']}), {told['machine']}, {told['cpu']}; an "
+        f"# Results\n\n{told['date']}, {told['python']} ({told['event loop']}), {told['machine']}, {told['cpu']}, "
+        f"load {told['load']}; an "
         f"empty coroutine takes {told['empty coroutine ns']} ns here.\n\n{libraries}.\n\n"
         "Made by `make bench`: medians of rounds that take turns. The ratio is against the first line of each row. "
-        f"Times to reach are those of a machine whose empty coroutine takes {measure.REFERENCE:.0f} ns, stretched to "
-        f"this one.\n\n{table(results)}\n"
+        f"Times to reach are those of a machine whose empty coroutine takes {measure.REFERENCE:.0f} ns, stretched by "
+        f"the row's own empty coroutine, or by the one above where it has none.\n\n{table(results)}\n"
     )
 
 

@@ -50,7 +50,7 @@ class Reach:
             value /= measured[base] or inf
         elif self.over:
             value -= measured[base]
-        most = self.most * (pace() if self.paced else 1)
+        most = self.most * (pace_of(measured) if self.paced else 1)
         sign, bound = ("≤", most) if most < inf else ("≥", self.least)
         how = f" x {self.times}" if self.times else f" over {self.over}" if self.over else ""
         return f"{sign} {bound:.4g}{how}", self.least <= value <= most
@@ -88,6 +88,12 @@ async def empty() -> None:
 def pace() -> float:
     """How much slower this machine is than the one that absolute times were set for."""
     return timed({"empty coroutine": empty}, 20_000)["empty coroutine"] / REFERENCE
+
+
+def pace_of(measured: Measured) -> float:
+    """The same from the row's own empty coroutine, measured in turns with the rest, where it has one."""
+    own = measured.get("empty coroutine") or measured.get("bare coroutine")
+    return own / REFERENCE if own else pace()
 
 
 def medians(rounds: int, measures: dict[str, Callable[[], Any]]) -> dict[str, Any]:
