@@ -333,11 +333,12 @@ class Core(ABC):
         place.outcome, place.taken, place.sent = GRANTED, now, now
         return place
 
-    def gate_of(self, key: str, clock: Clock) -> Gate:
-        """The gate of `key` for a place that was granted without one, when `clock` was the clock."""
+    def gate_of(self, key: str, clock: Clock, *, out: bool) -> Gate:
+        """The gate of `key` for a place that was granted without one, when `clock` was the clock; `out`: its work goes
+        on."""
         with self as now:
             gate = self.gate(key, now) if clock is self.clock else Gate(self, key)
-            gate.flights += 1
+            gate.flights += out
             if clock is not self.clock:
                 gate.clock = clock  # it is not current: nothing here concerns its place any more
             return gate

@@ -58,7 +58,7 @@ class Permit:
     @property
     def _gate(self) -> Gate:
         if self._known is None:
-            self._known = self._core.gate_of(self.key, self._clock)
+            self._known = self._core.gate_of(self.key, self._clock, out=not self._ended)
         return self._known
 
     def settle(self, actual: Any) -> None:
