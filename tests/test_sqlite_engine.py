@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trio
@@ -269,7 +270,7 @@ def test_the_file_may_be_closed_at_any_moment(file: File, run: Any) -> None:
                 group.start_soon(file.put, number)
                 if number % 10 == 0:
                     group.start_soon(anyio.to_thread.run_sync, file.transactions.close)
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
         assert await file.all() == list(range(60))
 
     run(main)

@@ -42,8 +42,8 @@ class Learner:
     """What is known of one key's limit. `initial`, `minimum` and `maximum` in permits per tick."""
 
     __slots__ = (
-        "_accounts", "_began", "_last", "_named", "_random", "_reacted_at", "_row", "_served", "_silence", "_told_until",
-        "_until", "pace", "width",
+        "_accounts", "_began", "_last", "_named", "_random", "_reacted_at", "_row", "_served", "_silence",
+        "_told_until", "_until", "pace", "width",
     )  # fmt: skip
 
     def __init__(

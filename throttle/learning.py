@@ -154,7 +154,7 @@ class AdaptiveLimiter(BaseLimiter):
     True
     """
 
-    _core: LearningCore  # pyright: ignore[reportIncompatibleVariableOverride]
+    _core: LearningCore
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class AdaptiveLimiter(BaseLimiter):
                 if rate.per_second < least:
                     raise ValueError(f"minimum <= initial <= maximum must hold, but {name} is {rate!r}")
                 least = float(rate.per_second)
-        self._core = LearningCore(*rates)
+        self._core = LearningCore(*rates)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __repr__(self) -> str:
         known = {key: self.learned(key) for key in list(self._core.gates)[:5]}

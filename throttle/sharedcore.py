@@ -50,7 +50,7 @@ class Pace:
 
     def earliest(self, cost: Any) -> int:
         """When `cost` is due at the earliest."""
-        costs = cost if isinstance(cost, tuple) else (cost,)
+        costs = _each(cost)
         waits = [
             max(0, -((-(used + one - room) * ticks) // 1)) if one else 0
             for used, one, (room, ticks) in zip(self._sums, costs, self._paces, strict=True)
@@ -59,8 +59,13 @@ class Pace:
 
     def book(self, cost: Any) -> None:
         """Go on behind it."""
-        costs = cost if isinstance(cost, tuple) else (cost,)
+        costs = _each(cost)
         self._sums = [used + one for used, one in zip(self._sums, costs, strict=True)]
+
+
+def _each(cost: Any) -> tuple[Any, ...]:
+    costs: tuple[Any, ...] = (cost,)
+    return cost if type(cost) is tuple else costs  # pyright: ignore[reportUnknownVariableType]
 
 
 def pace_of(rule: Any, *, known: bool) -> tuple[Exact, Fraction]:

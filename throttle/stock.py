@@ -130,7 +130,7 @@ class SharedGate(Gate):
 
     __slots__ = ("again_at", "booker", "failures", "opens_at", "stock", "talks")
 
-    core: SharedCore
+    core: SharedCore  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, core: SharedCore, key: str) -> None:
         super().__init__(core, key)

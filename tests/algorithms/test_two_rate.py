@@ -30,7 +30,9 @@ def test_a_peak_below_the_rate_names_both() -> None:
         rule.reconfigured(Rate(11), None)
 
 
-@pytest.mark.parametrize(("burst", "peak_burst", "named"), [(0, 1, "burst"), (1, -2, "peak_burst"), (1, 0, "peak_burst")])
+@pytest.mark.parametrize(
+    ("burst", "peak_burst", "named"), [(0, 1, "burst"), (1, -2, "peak_burst"), (1, 0, "peak_burst")]
+)
 def test_bad_bursts_are_named(burst: float, peak_burst: float, named: str) -> None:
     with pytest.raises(ValueError, match=f"^{named} must be"):
         TwoRateRule.of(Rate(10), burst, Rate(50), peak_burst)

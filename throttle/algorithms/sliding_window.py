@@ -21,7 +21,8 @@ class Log:
     since: int  # what was dropped from the log still counts before this tick
     used: Exact = 0
     held: Exact = 0
-    weights: dict[int, Exact] = field(default_factory=dict[int, Exact])  # most take one permit: only other weights are kept
+    # Most take one permit: only other weights are kept.
+    weights: dict[int, Exact] = field(default_factory=dict[int, Exact])
 
     def weight(self, tick: int) -> Exact:
         """What was taken at `tick`, which is in the log."""

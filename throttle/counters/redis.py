@@ -65,7 +65,8 @@ class RedisCounter:
         on_outage: Literal["wait", "raise", "open"] | LocalShare = "wait",
         timeout: float = 1.0,
     ) -> None:
-        if on_outage not in ("wait", "raise", "open") and not isinstance(on_outage, LocalShare):
+        known: tuple[Any, ...] = ("wait", "raise", "open")
+        if on_outage not in known and not isinstance(on_outage, LocalShare):
             raise ValueError(f'on_outage must be "wait", "raise", "open" or LocalShare(0.25), not {on_outage!r}')
         self.timeout: float = float(check_number("timeout (seconds)", timeout, above=True))
         if not prefix or "{" in prefix:
@@ -141,14 +142,15 @@ class RedisCounter:
             if one.is_log or one.kind == "two_rate.peak":
                 continue
             texts = [await self._command("GET", one.record)]
-            log = []
+            log: list[Any] = []
             if one.kind == "sliding_window":
                 log = await self._command("LRANGE", self._records(one.name, one.kind, one.key)[1], 0, -1)
             elif one.kind == "two_rate":
                 texts.append(await self._command("GET", self._records(one.name, "two_rate.peak", one.key)[0]))
             if all(texts):  # else it has run out meanwhile
                 held = _numbers(await self._command("GET", f"{self._tag(one.name)}:all") or "0 0")
-                entry = entry_of(one.name, one.key, one.kind, [_text(text) for text in texts], [*map(_text, log)], now)
+                state, ticks = [_text(text) for text in texts], [_text(tick) for tick in log]
+                entry = entry_of(one.name, one.key, one.kind, state, ticks, now)
                 paused = max(entry.paused_for, (held[1] - now) / 1e6)
                 found.append(replace(entry, paused_for=paused))
         return sorted(found, key=lambda entry: (entry.name, entry.key, entry.kind))
@@ -308,7 +310,8 @@ class RedisCounter:
         except ImportError as error:
             raise ImportError('RedisCounter needs redis-py: pip install "throttle-async[redis]"') from error
 
-        client: Any = Redis.from_url(self._url, retry=Retry(NoBackoff(), 0))  # a booking must not be sent twice
+        connect: Any = Redis.from_url  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        client: Any = connect(self._url, retry=Retry(NoBackoff(), 0))  # a booking must not be sent twice
         client.throttle_free = []  # connections that nobody uses at the moment
         return client
 

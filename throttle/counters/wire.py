@@ -130,7 +130,7 @@ _THREE = ("token_bucket", "two_rate", "two_rate.peak", "fixed_window")
 @lru_cache(maxsize=100)
 def script_of(kinds: frozenset[str]) -> str:
     """The script for limits of these kinds."""
-    here = files(__package__)
+    here = files("throttle.counters")
     return "".join(here.joinpath(f"{name}.lua").read_text() for name in ("kinds", *sorted(kinds), "book"))
 
 
