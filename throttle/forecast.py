@@ -37,10 +37,9 @@ class Forecast:
         self.look = None
 
     def came(self, cost: Any, *, last: bool) -> None:
-        """One more is in line."""
-        if self.look is not None:
-            self._book(cost)
-            self._rough += not last and self._cost is self  # among unlike costs the order matters
+        """One more is in line, and there is a look to book it on."""
+        self._book(cost)
+        self._rough += not last and self._cost is self  # among unlike costs the order matters
 
     def went(self) -> None:
         """One has left the line without a permit."""
