@@ -117,11 +117,13 @@ def test_what_holds_and_what_has_a_clock_of_its_own_has_no_lane(time: Time) -> N
 def test_a_spent_key_goes_the_general_way(time: Time) -> None:
     limiter = TokenBucket("1/s", burst=2)
     run(limiter.acquire())
+    run(limiter.acquire())
     for _ in range(2):
         run(limiter.acquire(key="k"))
     assert limiter._table.open == lanes_work()
-    with pytest.raises(RuntimeError, match="needs a running asyncio or trio event loop"):
-        run(limiter.acquire(key="k"))
+    for key in ("k", ""):
+        with pytest.raises(RuntimeError, match="needs a running asyncio or trio event loop"):
+            run(limiter.acquire(key=key))
 
 
 def test_fractions_close_the_lane(time: Time) -> None:

@@ -99,9 +99,18 @@ def test_decisions_are_values() -> None:
     first, second = limiter.try_acquire_nowait(), limiter.try_acquire_nowait()
     assert first == Decision(True, 0.0, 0.0, True, 0.5, 0) != second
     assert first != "a decision"
+    assert eval(repr(second)) == second
     assert len({first, second, copy.copy(first), pickle.loads(pickle.dumps(second))}) == 2
     with pytest.raises(AttributeError):
         first.allowed = False  # type: ignore[misc]
+
+
+def test_who_expects_less_expects_it_once() -> None:
+    gate = TokenBucket("1/s")._core.gate("", 0)
+    gate.expect_less()
+    back = gate.way_back
+    gate.expect_less()
+    assert gate.way_back is back is not None
 
 
 def test_a_crowd_is_served_in_several_turns_of_the_loop() -> None:

@@ -357,8 +357,6 @@ class Core(ABC):
             else:
                 self.end(key, now, place.cost)
                 place.taken = now
-                if self.joined:
-                    self.spread(key, now, running())
 
     def enter(
         self,

@@ -142,6 +142,6 @@ class Lane:
 
     def _admit(self, places: list[Place], gate: SharedGate, now: int) -> None:
         for place in places:
-            if place.outcome is None:
+            if place.outcome is None:  # pragma: no branch  # else it was cancelled in this very tick
                 gate.admit(place, now, self._loop)
         self._core.tidy(gate, now)
