@@ -111,7 +111,7 @@ def test_reset_asks(path: str, answer: str, status: int, left: int) -> None:
     command = [sys.executable, "-m", "throttle.cli", "counter", "reset", "web", "--sqlite", path]
     done = subprocess.run(command, input=answer, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == status
-    assert done.stderr.startswith("Forget what was used of web? [y/N]: ")
+    assert done.stderr.startswith("Forget what was used of web? [y/N]:")
     assert len(asyncio.run(SQLiteCounter(path).entries("web"))) == left
 
 

@@ -436,3 +436,18 @@ def test_a_head_that_insists_on_a_closed_loop_holds_nobody_back() -> None:
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # its loop is gone, as meant
         with contextlib.suppress(RuntimeError):
             task.get_coro().close()  # type: ignore[union-attr]
+
+
+def test_a_bell_of_a_combined_line_is_set_by_the_clock_that_its_member_read() -> None:
+    async def main() -> None:
+        member = SlidingWindow("5/2s")
+        both, loop = AllOf(TokenBucket("3/s", burst=6), member), asyncio.get_running_loop()
+        for _ in range(5):
+            await both.acquire()
+        waiting = asyncio.create_task(both.acquire())
+        await asyncio.sleep(0.5)
+        member.reconfigure("5/s")  # nothing but the member has looked at the clock since
+        await waiting
+        assert loop.time() == pytest.approx(1, abs=1e-8)
+
+    run_virtual(main)

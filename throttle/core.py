@@ -228,6 +228,8 @@ class Core(ABC):
 
     def shake(self, key: str | None, now: int, loop: Any) -> None:
         """Have the gates of `key` look again at everybody."""
+        if now > self.now:  # another core read the clock: bells are set from here
+            self.now, self.time = now, now / TICKS
         gates = list(self.gates.values()) if key is None else [self.gates[key]] if key in self.gates else []
         for gate in gates:
             gate.shaken(now, loop)
