@@ -15,7 +15,7 @@ from typing import Any
 
 import redis
 
-__all__ = ["Server", "free_port", "server_binary"]
+__all__ = ["Server", "free_port", "free_ports_of_a_node", "server_binary"]
 
 
 def server_binary() -> str | None:
@@ -33,11 +33,27 @@ def server_binary() -> str | None:
     return None
 
 
-def free_port(below: int = 65536) -> int:
+def free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0 if below == 65536 else random.randrange(below // 2, below)))
+        probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_ports_of_a_node() -> int:
+    """A port that is free together with the one 10,000 above it, where the nodes of a cluster talk.
+
+    Both lie below those that the system hands out: else a connection of another test might have one of them.
+    """
+    while True:
+        port = random.randrange(12_000, 22_000)
+        with socket.socket() as probe, socket.socket() as bus:
+            try:
+                probe.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
 
 
 class Server:

@@ -18,7 +18,7 @@ import pytest
 import redis
 import trio
 from redis.asyncio import Redis
-from redis_servers import Server, free_port, server_binary
+from redis_servers import Server, free_port, free_ports_of_a_node, server_binary
 
 from throttle import (
     AllOf,
@@ -513,7 +513,7 @@ def test_a_cluster_of_three(tmp_path: Any) -> None:
 
     async def main() -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
-        servers = [Server(*options, port=free_port(below=50_000)) for _ in range(3)]  # the bus is 10,000 above
+        servers = [Server(*options, port=free_ports_of_a_node()) for _ in range(3)]
         try:
             for index, one in enumerate(servers):
                 with one.client() as client:
