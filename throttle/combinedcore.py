@@ -25,10 +25,10 @@ class Member:
     __slots__ = ("bound", "core", "limiter", "name")
 
     def __init__(self, name: str | None, limiter: BaseLimiter | Bound) -> None:
-        self.name = name
-        self.limiter = limiter
-        self.bound = limiter.key if isinstance(limiter, Bound) else None
-        self.core = (limiter.limiter if isinstance(limiter, Bound) else limiter)._core
+        self.name: str | None = name
+        self.limiter: BaseLimiter | Bound = limiter
+        self.bound: str | None = limiter.key if isinstance(limiter, Bound) else None
+        self.core: Core = (limiter.limiter if isinstance(limiter, Bound) else limiter)._core
 
     def bind(self, key: str) -> Member:
         """The same, bound to `key`."""

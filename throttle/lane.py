@@ -31,11 +31,11 @@ class Lane:
 
     def __init__(self, core: SharedCore, key: str, loop: Any) -> None:
         self._core = core
-        self.key = key
+        self.key: str = key
         self._loop = loop
         self._queue: deque[Place] = deque()
         self._crowded = False  # the last booking was for several
-        self.busy = False
+        self.busy: bool = False
 
     def come(self, cost: Any) -> Place:
         """A place that is going to `ride`."""

@@ -130,16 +130,18 @@ class SharedGate(Gate):
 
     __slots__ = ("again_at", "booker", "failures", "opens_at", "stock", "talks")
 
+    paused_until: int
+    told_until: int
     core: SharedCore  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, core: SharedCore, key: str) -> None:
         super().__init__(core, key)
-        self.stock = Stock()
+        self.stock: Stock = Stock()
         self.booker: Place | None = None
-        self.talks = False  # it has begun
-        self.again_at = 0  # the counter need not be asked before this tick
+        self.talks: bool = False  # it has begun
+        self.again_at: int = 0  # the counter need not be asked before this tick
         self.opens_at: int | None = None  # when the first of whom nothing is booked is due, by its last answer
-        self.failures = 0  # of the counter, in a row
+        self.failures: int = 0  # of the counter, in a row
 
     def ready(self, place: Place, now: int) -> int | None:
         held = self.held_until()
