@@ -24,6 +24,7 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
 
 class Odd(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 5  # seconds: a connection that a client forgot does not keep the server from closing
     server: Server
 
     def do_GET(self) -> None:
