@@ -37,7 +37,7 @@ _LARGEST = 65_536
 # S3 SlowDown; Shopify and GitHub GraphQL; Notion and Anthropic overload; problem types of the RateLimit draft.
 _CODE = re.compile(
     r"rate.?limit|throttl|too.?many.?requests|request.?limit.?exceeded|throughput.?exceeded|bandwidth.?limit.?exceeded"
-    r"|^LimitExceededException|TransactionInProgressException|PriorRequestNotComplete|slow.?down|resource.?exhausted"
+    r"|(?:^|#)LimitExceededException|TransactionInProgressException|PriorRequestNotComplete|slow.?down|resource.?exhausted"
     r"|activity.?limit.?reached|^maxlag$|service.?overload|overloaded|quota-exceeded|reduced-capacity|abnormal-usage",
     re.IGNORECASE,
 )
@@ -70,7 +70,7 @@ def read_body(body: object, status: int, moment: Moment) -> Said | None:
     """What `body` (bytes or text) says, None if nothing."""
     if not isinstance(body, (str, bytes, bytearray)) or len(body) > _LARGEST:
         return None
-    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+    text = (body if isinstance(body, str) else body.decode("utf-8", "replace")).lstrip("\ufeff")
     if text.lstrip()[:1] not in ("{", "["):
         words = _MARKUP.findall(text[:4096]) or [text]
         return Said(refused=any(map(code_says_so, words)), wait=_until(words, moment)) if status >= 400 else None
@@ -139,12 +139,12 @@ def _until(words: list[str], moment: Moment) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    """A number that is neither negative nor endless, also written as text."""
+    """A number that is not negative, also written as text; cut to `LONGEST`."""
     if isinstance(value, str):
         value = plain_number(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         return None
-    return float(value)
+    return float(min(value, LONGEST))
 
 
 def _shopify(top: dict[str, Any], said: Said) -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from .bodies import Said, code_says_so, read_body
 from .families import read_limits
 from .ietf import Told
-from .resets import Moment, numbers
+from .resets import Moment, numbers, whole_text
 from .retry_after import LONGEST, decoded, plain_number, wait_in
 from .vendors import ERRORS, NO_RETRY, SCOPES, Host, host_entry
 
@@ -88,8 +88,8 @@ def read_hints(
         return NOTHING
     if not isinstance(status, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         status = 0  # type: ignore[unreachable]  # whatever it is given
-    age = numbers(fields["age"]) if "age" in fields else []
-    moment = Moment(now, _first(fields, ("date",)), max(age, default=0.0))
+    age = max(0.0, 0.0, *numbers(fields["age"])) if "age" in fields else 0.0
+    moment = Moment(now, _first(fields, ("date",)), age)
     vendor = host_entry(host)
     retry_after = _retry_after(fields, moment)
     said = (None if body is None else read_body(body, status, moment)) or Said()
@@ -97,7 +97,7 @@ def read_hints(
     if said.told is not None:
         told.append(said.told)
     refused = _is_refused(status, fields, retry_after, told, said)
-    if not refused and status < 400 and any(seconds > 0 for seconds in age):
+    if age and not refused:
         told = []  # from a cache: the numbers are of another time
     return Hints(
         refused=refused,
@@ -215,9 +215,10 @@ _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms", "x-amz-retry-after")  
 def _retry_after(fields: Mapping[str, list[str]], moment: Moment) -> float | None:
     """Retry-After, of several fields the longest; milliseconds first, because the seconds beside them are rounded."""
     for name in _MILLISECONDS:
-        told = numbers(fields[name]) if name in fields else []
-        if told and min(told) >= 0:
-            return max(told) / 1000
+        told = [plain_number(text) for text in whole_text(fields[name])] if name in fields else []
+        usable = [number for number in told if number is not None]
+        if told and len(usable) == len(told):
+            return min(max(usable) / 1000, LONGEST)
     waits: list[float] = []
     for value in fields.get("retry-after", ()):
         text = value.strip(" \t")

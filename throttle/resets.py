@@ -47,7 +47,7 @@ _MOST = 100
 _STEP = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|us|µs|μs|Âµs|ns|[dhms])")  # the longer unit first
 _RFC3339 = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([0-9]{2}):([0-9]{2})(?::([0-9]{2}(?:\.[0-9]+)?))?"
-    r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
+    r"(?:[Zz]|([+-])([0-9]{2})(?::?([0-9]{2}))?)"
 )
 
 
@@ -79,7 +79,7 @@ def _rfc3339(text: str) -> float | None:
     stamp = epoch(int(year), int(month) - 1, int(day), int(hour), int(minute), float(second or 0))
     if stamp is None or sign is None:
         return stamp
-    offset = 3600 * int(hours) + 60 * int(minutes)
+    offset = 3600 * int(hours) + 60 * int(minutes or 0)
     return stamp - offset if sign == "+" else stamp + offset
 
 
