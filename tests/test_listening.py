@@ -6,6 +6,7 @@ import math
 from datetime import timedelta
 from decimal import Decimal
 from email.message import Message
+from fractions import Fraction
 from http import HTTPStatus
 from typing import Any
 from unittest.mock import Mock
@@ -57,7 +58,16 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(
     ("told", "wait"),
-    [(0, 0.0), (2, 2.0), (2.5, 2.5), (timedelta(minutes=1), 60.0), (timedelta(0), 0.0), (10**400, 1e300)],
+    [
+        (0, 0.0),
+        (2, 2.0),
+        (2.5, 2.5),
+        (Decimal("2.5"), 2.5),
+        (Fraction(5, 2), 2.5),
+        (timedelta(minutes=1), 60.0),
+        (timedelta(0), 0.0),
+        (10**400, 1e300),
+    ],
 )
 def test_retry_after_of_an_exception_or_a_value(told: Any, wait: float) -> None:
     for outcome in (Failure(retry_after=told), Thing(retry_after=told)):
@@ -67,7 +77,10 @@ def test_retry_after_of_an_exception_or_a_value(told: Any, wait: float) -> None:
 
 @pytest.mark.parametrize(
     "told",
-    [None, -1, -0.5, math.nan, math.inf, True, "5", b"5", [5], timedelta(seconds=-1), Decimal(5), lambda: 5, Mock()],
+    [
+        *(None, -1, -0.5, math.nan, math.inf, True, "5", b"5", [5], timedelta(seconds=-1), lambda: 5, Mock()),
+        *(Decimal("NaN"), Decimal("Infinity"), Decimal(-1), Fraction(-1), 5j),
+    ],
 )
 def test_anything_else_is_no_retry_after(told: Any) -> None:
     assert listen(Failure(retry_after=told)) is None
@@ -213,9 +226,23 @@ def test_a_real_response_is_really_read() -> None:
 
 def test_longest() -> None:
     refused, named, said = Hints(refused=True), Hints(refused=True, retry_after=2.0), Hints(retry_after=9.0)
-    assert longest([None, said, refused, named]) is named
+    assert longest([None, refused, named]) == named
+    assert longest([refused, Hints()]) == refused
+    assert longest([said, Hints(retry_after=1.0)]) == said
     assert longest([None, said]) is said
     assert longest([]) is None
+
+
+def test_a_refusal_beside_a_longer_wait_is_a_refusal_for_that_long() -> None:
+    outage = Hints(retry_after=9.0, wait=9.0)  # 503 and its like
+    for other in (Hints(refused=True), Hints(refused=True, retry_after=2.0)):
+        assert longest([other, outage]) == Hints(refused=True, retry_after=9.0, wait=9.0)
+
+
+def test_waiting_must_help_all_of_a_group() -> None:
+    hopeless = Hints(refused=True, retryable=False)
+    told = longest([hopeless, Hints(refused=True, retry_after=2.0)])
+    assert told == Hints(refused=True, retry_after=2.0, retryable=False)
 
 
 @pytest.mark.parametrize(

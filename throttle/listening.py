@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,9 +65,11 @@ def attribute(thing: Any, name: str) -> Any:
 def _seconds(value: Any) -> float | None:
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+    if isinstance(value, Decimal):  # as a Decimal, NaN cannot be compared
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)) or not 0 <= value < math.inf:
         return None
-    return float(min(value, 1e300))  # an int may be larger than any float
+    return float(value) if value < 1e300 else 1e300  # an int may be larger than any float
 
 
 def _read(response: Any) -> Hints | None:
@@ -115,6 +120,11 @@ def wait_told(hints: Hints) -> float:
 
 
 def longest(heard: Iterable[Hints | None]) -> Hints | None:
-    """Of what several outcomes said at once, what holds the longest."""
+    """What several outcomes said at once: the longest wait, refused if one was, retryable if all are."""
     told = [hints for hints in heard if hints is not None]
-    return max(told, key=lambda hints: (hints.refused, wait_told(hints)), default=None)
+    if len(told) < 2:
+        return told[0] if told else None
+    most = max(told, key=lambda hints: (wait_told(hints), hints.refused))
+    refused = any(hints.refused for hints in told)
+    wait = wait_told(most) if refused and not most.refused else most.wait
+    return replace(most, refused=refused, wait=wait, retryable=all(hints.retryable for hints in told))
