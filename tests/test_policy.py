@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Iterator
 from random import Random
@@ -345,6 +346,11 @@ def test_close_lets_go() -> None:
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+async def later(*args: Any) -> bool:
+    """Gives what is true before it is awaited."""
+    return False
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
@@ -369,6 +375,13 @@ def test_close_lets_go() -> None:
         ({"stop": tenacity.stop_after_attempt}, TypeError, "stop takes a stop of tenacity"),
         ({"stop": 5}, TypeError, r"stop takes a stop of tenacity such as stop_after_delay\(30\), not 5"),
         ({"hints": Hints()}, TypeError, "hints takes a function"),
+        ({"on": later}, TypeError, "on takes a plain function, not the async .*later"),
+        ({"on": functools.partial(later)}, TypeError, "on takes a plain function"),
+        ({"on": tenacity.asyncio.retry.retry_if_exception(later)}, TypeError, "on takes a plain function"),
+        ({"on_result": later}, TypeError, "on_result takes a plain function"),
+        ({"stop": later}, TypeError, "stop takes a plain function"),
+        ({"hints": later}, TypeError, "hints takes a plain function"),
+        ({"backoff": later}, TypeError, "backoff takes a plain function"),
         ({"backoff": 1.0}, TypeError, "backoff takes"),
         ({"backoff": FullJitter}, TypeError, "backoff takes"),
         ({"budget": 5}, TypeError, "budget takes"),

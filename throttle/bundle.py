@@ -8,9 +8,10 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Itera
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from .decorators import check_async, is_async
+from .decorators import check_async
 from .events import Event
 from .limiter import BaseLimiter, Bound
+from .policy import is_async
 from .service import LimiterLike, Service
 from .tally import KeyStatistics
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from .limiter import Bound
+from .policy import is_async
 from .service import LimiterLike, Service
 
 __all__ = ["throttled"]
@@ -78,10 +79,3 @@ def check_async(fn: Any, who: str) -> None:
         raise TypeError(f"{who} takes the async function and its arguments, not what calling it gave: {fn!r}")
     if not is_async(fn):
         raise TypeError(f"{who} is for async functions, and {fn!r} is none: write `async def`")
-
-
-def is_async(fn: Any) -> bool:
-    """Whether it is an async function, or an object that is called as one."""
-    if isinstance(fn, functools.partial):
-        return is_async(fn.func)
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)

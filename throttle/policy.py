@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from .backoff import Backoff
 
-__all__ = ["Again", "Course", "HTTPRules", "Policy", "Stop", "listen"]
+__all__ = ["Again", "Course", "HTTPRules", "Policy", "Stop", "is_async", "listen"]
 
 FORM = "@retry(on=ConnectionError, attempts=5) or Retry(on_result=lambda value: value is None)"
 
@@ -106,6 +108,13 @@ def _full_jitter() -> Backoff:
     return FullJitter()
 
 
+def is_async(fn: Any) -> bool:
+    """Whether it is an async function, or an object that is called as one."""
+    if isinstance(fn, functools.partial):
+        return is_async(fn.func)
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Policy:
     """What `Retry` was told; see there. All times in seconds."""
@@ -172,6 +181,9 @@ class Policy:
             if value is not None and (mistaken or not callable(value)):
                 what = "a stop of tenacity such as stop_after_delay(30)" if name == "stop" else "a function"
                 raise TypeError(f"{name} takes {what}, not {value!r}")
+        for name in ("on", "on_result", "stop", "hints", "backoff"):
+            if is_async(getattr(self, name)):  # what it gives is true before it is awaited
+                raise TypeError(f"{name} takes a plain function, not the async {getattr(self, name)!r}")
 
     def _check_parts(self) -> None:
         waits = callable(self.backoff) or callable(getattr(self.backoff, "delays", None))

@@ -14,7 +14,7 @@ from .calls import Call, current_call
 from .clock import current_clock
 from .driving import BREATH, Driver, Hooks, Timer, driven, driven_plain
 from .hints import Hints
-from .policy import FORM, HTTPRules, Policy
+from .policy import FORM, HTTPRules, Policy, is_async
 
 if TYPE_CHECKING:
     from random import Random
@@ -183,7 +183,7 @@ class Retry(Policy):
             raise TypeError(f"a function is retried, not {function!r}; put @staticmethod and @classmethod outermost")
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             raise TypeError(f"{function!r} is a generator: use `async for attempt in Retry(...)` inside it")
-        if _is_async(function):
+        if is_async(function):
             return functools.wraps(function)(driven(self, function))  # type: ignore[return-value]
         if self.attempt_timeout is not None:
             raise ValueError(f"attempt_timeout={self.attempt_timeout} cannot end a plain function: write `async def`")
@@ -234,12 +234,6 @@ class Retry(Policy):
             raise TypeError(f"for_http has rules of its own: no {' or '.join(sorted(given))}")
         options.setdefault("budget", BudgetPerKey())
         return cls(http=HTTPRules(methods, statuses), **options)
-
-
-def _is_async(function: Any) -> bool:
-    if isinstance(function, functools.partial):
-        return _is_async(function.func)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def retry(*bare: Any, **options: Unpack[RetryOptions]) -> Retry:
