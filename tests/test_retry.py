@@ -8,6 +8,7 @@ import contextvars
 import functools
 import gc
 import inspect
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from throttle.errors import DeadlineExceeded, RetryAfterTooLong, WaitTooLong
 from throttle.events import Event, GaveUp, Retrying
 from throttle.hints import Hints
 from throttle.retrying import Retry, retry
+from throttle.testing import run_virtual
 
 __all__ = ["run"]  # a fixture
 
@@ -597,18 +599,18 @@ def test_giving_up_leaves_no_garbage(form: Any, policy: Retry) -> None:
     async def failing() -> None:
         raise Marked("x")
 
-    async def main() -> int:
+    async def main(limit: float) -> int:
         for _ in range(3):  # what the first round loads is not counted
             gc.collect()
-            with no_waits():
-                with contextlib.suppress(Exception):
-                    await form(policy, failing)
+            with contextlib.suppress(Exception), anyio.move_on_after(limit):
+                await form(policy, failing)
             found = sum(isinstance(thing, Marked) for thing in gc.get_objects())
         return found
 
     gc.disable()
     try:
-        assert asyncio.run(main()) == 0
+        assert run_virtual(main, math.inf) == 0
+        assert run_virtual(main, 0.5) == 0, "cancelled while it waits"
     finally:
         gc.enable()
 

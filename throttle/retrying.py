@@ -134,7 +134,11 @@ class Attempts:
         elif last._delay is None:
             raise StopAsyncIteration
         elif last._delay or not last.number % BREATH:
-            await current_clock().sleep(last._delay)
+            try:
+                await current_clock().sleep(last._delay)
+            except BaseException:  # cancelled: no attempt will let go of the last failure
+                last._driver.close()
+                raise
         assert self._driver is not None
         self._last = Attempt(self._driver)
         return self._last
