@@ -380,6 +380,38 @@ def test_old_news_do_not_count_as_attempts() -> None:
     assert refusals[0] >= 2
 
 
+@each_form
+def test_the_gate_hears_by_the_hints_of_the_retry(form: Any) -> None:
+    """A refusal that only `hints=` knows is news for everybody, and waits in the line."""
+    refused: list[float] = []
+
+    @throttled(TokenBucket("1000/s"))
+    async def work() -> float:
+        if not refused:
+            refused.append(anyio.current_time())
+            raise ValueError("limit")
+        return anyio.current_time()
+
+    def hints(outcome: Any) -> Hints | None:
+        return Hints(refused=True, retry_after=7.0) if isinstance(outcome, ValueError) else None
+
+    async def main() -> None:
+        policy = Retry(on=ValueError, hints=hints, backoff=AT_ONCE)
+        times: list[float] = []
+
+        async def other() -> None:
+            await anyio.sleep(1)
+            times.append(await work())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(other)
+            times.append(await form(policy, work))
+        own, later = (at - refused[0] for at in times)
+        assert 7 <= own <= later < 7.5  # the retry goes ahead
+
+    run_virtual(main)
+
+
 def test_what_a_gate_heard_is_not_asked_again() -> None:
     asked: list[Any] = []
 

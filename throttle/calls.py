@@ -27,6 +27,7 @@ class Call:
     # set by the retry, read by the limiter
     patience: float | None = None  # max_retry_after: the longest pause in seconds that this call waits out
     deadline: float | None = None  # seconds on the default clock: no permit is waited for beyond it
+    hears: Callable[[Any], Hints | None] | None = None  # its `hints=`: how outcomes are to be read
     waiting: Callable[[], None] | None = None  # called when it has to queue: attempt_timeout does not run
     granted: Callable[[], None] | None = None  # called when a permit is granted: attempt_timeout starts
     # set by the limiter, read by the retry

@@ -206,12 +206,12 @@ def driven(
 ) -> Callable[..., Coroutine[Any, Any, T]]:
     """`fn` under `policy`: what `Retry`, the bundle and the transports have in common."""
     judged = policy.on_result is not None or hooks.judge is not None
-    patience = policy.max_retry_after
+    patience, hears = policy.max_retry_after, None if policy.hints is None else policy.hear
 
     async def retried(*args: Any, **kwargs: Any) -> T:  # noqa: PLR0912  # in one piece: it is the way of every call
         outer = _outer()
         call = Call()
-        call.patience = patience
+        call.patience, call.hears = patience, hears
         driver = Driver(policy, call, hooks) if policy.prepared else None
         attempt = functools.partial(driver.attempt, fn) if driver is not None and policy.timed else fn
         if outer is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from .algorithms.unlimited import UnlimitedRule
+from .calls import current_call
 from .clock import current_clock
 from .core import Core
 from .driving import Hooks, driven
@@ -242,7 +243,10 @@ class Service:
                 if one is response or one is outcome:
                     work.permit.echo(outcome, said)
                     return
-        hints = (hear or listen)(outcome)
+        if hear is None:
+            call = current_call.get()
+            hear = listen if call is None or call.hears is None else call.hears
+        hints = hear(outcome)
         if hints is not None:
             self.heard(work.permit, outcome, hints)
 
