@@ -206,6 +206,13 @@ def test_no_waits(form: Any) -> None:
 
 
 @each_form
+def test_without_waits_there_is_nothing_that_does_not_fit(run: Run, form: Any) -> None:
+    flaky = Flaky(OSError(), told(50), "done")
+    with no_waits():
+        assert run(lambda: form(Retry(on=OSError, backoff=Constant(1000), timeout=5), flaky)) == "done"
+
+
+@each_form
 def test_many_retries_without_a_wait_let_others_run(run: Run, form: Any) -> None:
     async def main() -> int:
         flaky = Flaky(OSError())

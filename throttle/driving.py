@@ -96,17 +96,17 @@ class Driver:
                 self._gave_up(outcome)
             return None
         number = course.number
+        held, news = heard and call.held, call.news or not heard
         step = course.after(
-            outcome, failed=failed, hints=hints, now=now, held=heard and call.held, news=call.news or not heard
+            outcome, failed=failed, hints=hints, now=now, held=held, news=news, waits=not waits_are_off()
         )
         failure = outcome if failed else None
         if isinstance(step, Again):
-            delay = 0.0 if waits_are_off() else step.delay
             course.failure = failure
             call.begin()
             if self.hooks.notify is not None:
-                self.hooks.notify(Retrying(self.hooks.key, number, delay, outcome))
-            return delay
+                self.hooks.notify(Retrying(self.hooks.key, number, step.delay, outcome))
+            return step.delay
         if step.reason == "timeout":
             raise self._gave_up(DeadlineExceeded(self.policy.timeout or 0.0)) from failure
         if step.reason == "patience" and not (self.hooks.keep and not failed):

@@ -262,11 +262,20 @@ class Course:
         self.failure = self._state = None
 
     def after(
-        self, outcome: Any, *, failed: bool, hints: Hints | None, now: float, held: bool = False, news: bool = True
+        self,
+        outcome: Any,
+        *,
+        failed: bool,
+        hints: Hints | None,
+        now: float,
+        held: bool = False,
+        news: bool = True,
+        waits: bool = True,
     ) -> Stop | Again:
         """What to do after an attempt that ended with `outcome`, an exception (`failed`) or a result.
 
         `held`: a gate waits in this call's place, so that the delay here is 0. `news`: a refusal counts as an attempt.
+        `waits`: false where every delay is 0.
         """
         policy = self.policy
         refused = hints is not None and hints.refused
@@ -280,7 +289,7 @@ class Course:
         if policy.max_retry_after is not None and told > policy.max_retry_after:
             return Stop("patience", told)
         state = self._tell(outcome, failed, now) if counts and policy.stateful else None
-        delay = told if held else self._delay(told, state)
+        delay = told if held else self._delay(told, state) if waits else 0.0
         if state is not None and policy.stop is not None:
             state.upcoming_sleep = delay
             if policy.stop(state):
