@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import socket
 import sys
+from typing import Any
 
 import pytest
 
-from throttle import AllOf, RetryAfterTooLong, SlidingWindow, Throttle, TokenBucket, WaitTooLong
+from throttle import (
+    AllOf,
+    Decision,
+    FixedWindow,
+    Retry,
+    RetryAfterTooLong,
+    SlidingWindow,
+    Throttle,
+    TokenBucket,
+    WaitTooLong,
+)
 from throttle.calls import Call, current_call
 from throttle.clock import REAL, current_clock, ticks_of, wait_of
 from throttle.hints import Hints
@@ -42,6 +54,22 @@ def test_whole_seconds_are_the_least_that_the_float_sum_reaches(now: float, due:
 def test_a_wait_is_stretched_by_the_float_that_it_lacks() -> None:
     now, due = 22693734.602687232, 22693735602687233
     assert ticks_of(now + (due / 1e9 - now)) < due <= ticks_of(now + wait_of(now, due))
+
+
+@pytest.mark.parametrize("make", [TokenBucket, SlidingWindow, FixedWindow])
+def test_a_permit_that_is_further_away_than_floats_reach(make: Any) -> None:
+    async def main() -> None:
+        limiter = make(5e-324)
+        await limiter.acquire()
+        decision = limiter.try_acquire_nowait()
+        assert (decision.retry_after, decision.reset_after) == (1e291, 1e291)
+        assert decision.retry_after_whole >= 10**291
+        assert "e-324/s" in repr(limiter) or "per 1e+291 s" in repr(limiter)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(limiter.acquire(), 3600)
+        assert lines(limiter) == 0
+
+    run_virtual(main)
 
 
 def test_the_default_clock_in_a_thread_is_real() -> None:

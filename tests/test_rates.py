@@ -49,7 +49,7 @@ def test_unreadable(text: str) -> None:
     assert '"10/s"' in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["0/s", "10/0s", "1e999/s"])
+@pytest.mark.parametrize("text", ["0/s", "10/0s", "1e999/s", "1e999999999/s", "1/1e-999999999s", "9" * 5000 + "/s"])
 def test_spelled_but_not_a_rate(text: str) -> None:
     with pytest.raises(ValueError, match="must be finite and above zero"):
         Rate.parse(text)
@@ -60,6 +60,14 @@ def test_bad_numbers(bad: float) -> None:
     for make in (lambda: Rate(bad), lambda: Rate(1, bad), lambda: Rate.of(bad)):
         with pytest.raises(ValueError, match=str(bad)):
             make()
+
+
+@pytest.mark.parametrize("bad", [10**400, Fraction(10**400), Decimal("1e400"), Decimal("sNaN")])
+def test_numbers_that_no_float_can_hold(bad: float) -> None:
+    with pytest.raises(ValueError, match="must be a finite number"):
+        check_number("x", bad)
+    with pytest.raises(ValueError, match="permits of a Rate must be a finite number"):
+        Rate(bad)
 
 
 @pytest.mark.parametrize("bad", [None, "10", [1], True, 1j])

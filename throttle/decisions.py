@@ -9,6 +9,9 @@ from .rates import TICKS, Exact, seconds, ticks_of, wait_of
 __all__ = ["Counted", "Counts", "Decision", "decided", "whole_wait"]
 
 
+_FAR = 10**300  # ticks: a float holds them
+
+
 class Counts(Protocol):
     """What a decision asks of a rule; the state must be a value."""
 
@@ -70,8 +73,11 @@ class Decision:
         if self._allowed:
             return 0.0
         time, _, due, _, _ = self._facts
-        wait = due / TICKS - time  # as `wait_of`, in one go
-        return wait if round((time + wait) * TICKS) >= due else wait_of(time, due)
+        if due < _FAR:
+            wait = due / TICKS - time  # as `wait_of`, in one go
+            if round((time + wait) * TICKS) >= due:
+                return wait
+        return wait_of(time, due)
 
     @property
     def exact(self) -> bool:
@@ -147,6 +153,7 @@ def decided(
 
 def whole_wait(time: float, now: int, due: int) -> int:
     """The least whole number of seconds after which `due` has come, for the float sum that a caller would make."""
+    due = min(due, _FAR)
     whole = max(0, -((now - due) // TICKS))
     if whole and ticks_of(time + whole - 1) >= due:  # the sum of floats may be a tick off, either way
         return whole - 1

@@ -52,10 +52,19 @@ def check_number(what: str, value: object, *, least: float = 0.0, above: bool = 
     """`value` if it is a finite number >= `least` (> `least` with `above`), else one error that names `what`."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Fraction, Decimal)):
         raise TypeError(f"{what} must be a number, not {value!r}")
-    if not math.isfinite(value) or value < least or (above and value == least):
+    try:
+        finite = math.isfinite(value)
+    except (OverflowError, ValueError):  # an int that no float can hold, a signaling NaN
+        finite = False
+    if not finite or value < least or (above and value == least):
         bound = f"above {least:g}" if above else f"of at least {least:g}"
         raise ValueError(f"{what} must be a finite number {bound}, not {value!r}")
     return value  # type: ignore[return-value]  # Fraction and Decimal are kept exact
+
+
+def _spelled(text: str) -> Exact:
+    check_number("each number of a rate", float(text), above=True)  # first: exact, 1e999999999 fills the memory
+    return exact(Decimal(text))
 
 
 def seconds(ticks: Exact) -> float:
@@ -119,8 +128,8 @@ class Rate:
         unit = _UNITS.get(match[3].lower()) if match else None
         if match is None or unit is None:
             raise ValueError(f"unreadable rate {text!r}: write {_FORMS}")
-        permits, per = exact(Decimal(match[1])), exact(Decimal(match[2] or 1)) * unit
         try:
+            permits, per = _spelled(match[1]), _spelled(match[2] or "1") * unit
             return cls(permits if isinstance(permits, int) else float(permits), float(per))
         except (ValueError, OverflowError) as error:
             raise ValueError(f"rate {text!r} must be finite and above zero") from error

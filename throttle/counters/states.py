@@ -11,7 +11,7 @@ from typing import Any
 
 from ..algorithms import FixedWindowRule, SlidingWindowCounterRule, SlidingWindowRule, TokenBucketRule, TwoRateRule
 from ..algorithms.sliding_window import Log
-from ..rates import TICKS, Exact
+from ..rates import TICKS, Exact, seconds
 
 __all__ = ["dump_rule", "dump_state", "load_rule", "load_state", "spell"]
 
@@ -132,4 +132,4 @@ def spell(rule: Any) -> str:
 
 def _pace(permits: float, period: int) -> str:
     unit = _UNITS.get(period)
-    return f"{permits:g}/{unit}" if unit else f"{permits:g} per {period / TICKS:g} s"
+    return f"{permits:g}/{unit}" if unit else f"{permits:g} per {seconds(period):g} s"
