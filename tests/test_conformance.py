@@ -521,6 +521,17 @@ async def test_idle_keys_are_given_back_while_others_are_used(keyed: Any) -> Non
         assert len(getattr(core, "table", "")) < 250
 
 
+@virtual
+async def test_the_gates_of_idle_keys_go_while_others_need_none(keyed: Any) -> None:
+    for name in range(20):
+        keyed.pause(1, key=f"{name}")
+    await asyncio.sleep(2)
+    verbs = [keyed.acquire, keyed.try_acquire, keyed.peek, lambda **options: keyed.permit(**options).__aenter__()]
+    for name in range(24):
+        await verbs[name % 4](key=f"other {name}")
+    assert not any(key.isdecimal() for key in core_of(keyed).gates)
+
+
 # ── reconfigure ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -7,6 +7,7 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -27,6 +28,7 @@ __all__ = ["Core"]
 
 _log = logging.getLogger("throttle")
 _LONG = 5 * TICKS  # a wait above this is logged, once per key
+_ROUND = 100  # gates that are lined up for a look: finding the oldest takes a step for each that is gone
 _UNTOLD = TICKS // 20  # a guess where nothing but another call's end decides
 
 
@@ -44,6 +46,7 @@ class Core(ABC):
     def __init__(self, guard: Guard, clock: Clock | None) -> None:
         self.guard: Guard = guard
         self.gates: dict[str, Gate] = {}
+        self._round: list[str] = []  # gates that are still to be looked at: see `sweep`
         self.paused_until: int = 0
         self.given: Clock | None = clock
         self.clock: Clock = clock or current_clock()
@@ -200,16 +203,24 @@ class Core(ABC):
         return max(1, ticks_of(most / 2 + self.random() * most / 2))
 
     def gate(self, key: str, now: int) -> Gate:
-        """The gate of `key`; each new one looks whether the oldest is still needed."""
+        """The gate of `key`."""
         gate = self.gates.get(key)
         if gate is None:
             if self.gates:
-                oldest = next(iter(self.gates))
-                first = self.gates.pop(oldest)
-                if not first.idle(now):
-                    self.gates[oldest] = first
+                self.sweep(now)
             gate = self.gates[key] = self.new_gate(key)
         return gate
+
+    def sweep(self, now: int) -> None:
+        """A key without a gate is used: look at one of the gates, in turn, whether it is still needed."""
+        if not self._round:
+            self._round = [*islice(self.gates, _ROUND)][::-1]  # the oldest first
+        key = self._round.pop()
+        gate = self.gates.get(key)
+        if gate is not None:
+            gate.bury(now, None)
+            self.gates[key] = self.gates.pop(key)
+            self.tidy(gate, now)
 
     def new_gate(self, key: str) -> Gate:
         """A gate for `key`."""
@@ -311,6 +322,8 @@ class Core(ABC):
     def passes(self, key: str, cost: Any) -> bool:
         """Take at once if nobody waits and nothing holds back; the short way of `enter`."""
         with self as now:
+            if self.gates:
+                self.sweep(now)
             if key in self.gates or self.paused_until > now or self.earliest(key, now, cost, None) > now:
                 return False
             self.take(key, now, cost, held=False)
@@ -328,6 +341,8 @@ class Core(ABC):
         if not self.gateless or key in self.gates:
             return None
         with self as now:
+            if self.gates:
+                self.sweep(now)
             if key in self.gates or self.paused_until > now or self.earliest(key, now, cost, None) > now:
                 return None
             self.take(key, now, cost, held=True)
@@ -445,6 +460,8 @@ class Core(ABC):
     def decide(self, key: str, cost: Any, *, take: bool) -> Decision:
         """What a newcomer would be told; `take` takes if that is yes."""
         with self as now:
+            if self.gates:
+                self.sweep(now)
             time = self.time
             due, exact_due = self.due(key, now, cost)
             allowed = due <= now

@@ -120,6 +120,8 @@ class RuleCore(Core):
 
     def passes(self, key: str, cost: Any) -> bool:
         with self as now:  # as in `Core`, with one look at the table
+            if self.gates:
+                self.sweep(now)
             if key in self.gates or self.paused_until > now:
                 return False
             table, rule = self.table, self.table.rule
