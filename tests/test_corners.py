@@ -137,6 +137,66 @@ def test_blocks_of_limiters_that_hold_may_end_in_any_order() -> None:
     run_virtual(main)
 
 
+def test_a_block_that_ends_in_another_context_ends_its_permit() -> None:
+    async def main() -> None:
+        held = SlidingWindow("1/s", hold=True)
+        for limiter in (SlidingWindow("1/s", hold=True), SlidingWindow("1/s", hold=True)["key"], AllOf(TokenBucket("9/s"), held)):
+            stack = contextlib.AsyncExitStack()
+            await asyncio.create_task(stack.enter_async_context(limiter))
+            assert (await limiter.peek()).exact is False
+            await stack.aclose()
+            assert (await limiter.peek()).exact
+
+    run_virtual(main)
+
+
+def test_what_is_collected_in_another_call_leaves_that_call_alone() -> None:
+    """The garbage collector closes a coroutine wherever it happens to run."""
+    limiter = TokenBucket("9/s")
+    api = Throttle(TokenBucket("9/s"))
+    policy = Retry(on=OSError)
+
+    async def stuck() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def in_permit() -> None:
+        async with limiter.permit():
+            await stuck()
+
+    async def in_attempt() -> None:
+        async for attempt in policy:
+            with attempt:
+                await stuck()
+
+    async def inside() -> None:
+        for work in (in_permit, lambda: api.call(stuck), lambda: policy.call(stuck), in_attempt):
+            left = work()
+            contextvars.Context().run(left.send, None)
+            before = contextvars.copy_context()
+            left.close()
+            assert [*contextvars.copy_context().items()] == [*before.items()]
+
+    async def main() -> None:
+        async with limiter.permit():
+            await api.call(policy.call, inside)
+
+    run_virtual(main)
+
+
+def test_a_permit_is_for_one_block() -> None:
+    async def main() -> None:
+        limiter = SlidingWindow("9/s", hold=True)
+        booking = limiter.permit()
+        async with booking:
+            with pytest.raises(RuntimeError, match="call permit\\(\\) for each block"):
+                await booking.__aenter__()
+        with pytest.raises(RuntimeError, match="entered already"):
+            await booking.__aenter__()
+        assert await limiter.peek() == Decision(True, 8.0, 0.0, True, 1.0, 0)
+
+    run_virtual(main)
+
+
 def test_a_permit_ends_once() -> None:
     async def main() -> None:
         limiter = SlidingWindow("2/s", hold=True)

@@ -244,11 +244,12 @@ def test_waiters_of_a_closed_loop_on_a_clock_of_their_own() -> None:
     assert nothing_left(limiter)
 
 
-def test_a_block_of_a_closed_loop_ends_with_it() -> None:
+@pytest.mark.parametrize("by", ["permit", "limiter"])
+def test_a_block_of_a_closed_loop_ends_with_it(by: str) -> None:
     limiter = SlidingWindow("1/10s", hold=True)
 
     async def block() -> None:
-        async with limiter.permit():
+        async with limiter.permit() if by == "permit" else limiter:
             await asyncio.sleep(1000)
 
     abandoned(block)
@@ -405,3 +406,13 @@ async def test_pause_and_reset_from_another_thread() -> None:
             in_thread(limiter.pause, 2000).join()
             in_thread(lambda: asyncio.run(limiter.reset())).join()
     assert nothing_left(limiter)
+
+
+def test_the_line_of_a_closed_loop_is_forgotten_while_other_keys_are_used() -> None:
+    """Its waiters are kept alive by the line itself: nothing would collect them."""
+    limiter = TokenBucket("1/h", burst=1)
+    limiter.try_acquire_nowait(key="idle")
+    abandoned(functools.partial(limiter.acquire, key="idle"))
+    assert core_of(limiter).gates
+    limiter.try_acquire_nowait()
+    assert core_of(limiter).gates == {}

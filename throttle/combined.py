@@ -8,6 +8,7 @@ from typing import Any
 from .clock import Clock
 from .combinedcore import CombinedCore, Member
 from .limiter import BaseLimiter, Bound
+from .permits import Blocks
 
 __all__ = ["AllOf"]
 
@@ -41,7 +42,7 @@ class AllOf(BaseLimiter):
             raise ValueError(f"the members of AllOf must share one clock; they have {list(clocks.values())}")
         _check_distinct(list(_leaves(everyone)))
         self._core = _combined(everyone, everyone[0].core.given)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._held = any((m.limiter if isinstance(m, Bound) else m)._held for m in (*members, *named.values()))
+        self._blocks = Blocks() if self._core.holds else None
 
     def __repr__(self) -> str:
         parts = [f"{m.name}={m.limiter!r}" if m.name else repr(m.limiter) for m in self._core.members]

@@ -238,7 +238,8 @@ def driven(
                 if delay or not driver.course.number % BREATH:
                     await current_clock().sleep(delay)
         finally:
-            _enter(outer)  # cheaper than reset(token)
+            if _outer() is call:  # else the garbage collector ends it, while another call runs
+                _enter(outer)  # cheaper than reset(token)
             if driver is not None:
                 driver.close()
             elif outer is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +13,7 @@ from .counters.base import Counter
 from .counters.memory import PROCESS, MemoryCounter, Table
 from .decisions import Decision
 from .lanes import BucketLane, WindowLane
-from .permits import Booking, check_options
+from .permits import Blocks, Booking, check_options
 from .rates import Rate
 from .rulecore import RuleCore
 from .waiting import Place
@@ -23,8 +22,6 @@ __all__ = [
     "BaseLimiter", "Bound", "FixedWindow", "Limiter", "RuleLimiter", "SlidingWindow", "SlidingWindowCounter",
     "TokenBucket", "TwoRateBucket", "limiter_of",
 ]  # fmt: skip
-
-_blocks: ContextVar[tuple[tuple[object, Booking], ...]] = ContextVar("throttle_blocks", default=())
 
 
 @runtime_checkable
@@ -78,29 +75,11 @@ class Limiter(Protocol):
         ...
 
 
-async def _enter_block(owner: object, booking: Booking) -> None:
-    """`async with` of a limiter that holds: its permit is out until the block ends."""
-    await booking.__aenter__()
-    _blocks.set((*_blocks.get(), (owner, booking)))
-
-
-async def _leave_block(
-    owner: object, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-) -> None:
-    """The innermost block of `owner` ends; one that holds nothing has nothing to end."""
-    blocks = _blocks.get()
-    for index in range(len(blocks) - 1, -1, -1):
-        if blocks[index][0] is owner:
-            _blocks.set((*blocks[:index], *blocks[index + 1 :]))
-            await blocks[index][1].__aexit__(kind, error, trace)
-            break
-
-
 class BaseLimiter:
     """The verbs of every limiter; `key` names whom a call counts for (a host, a user), each with a limit of its own."""
 
     _core: Core
-    _held = False  # whether a permit is held until its work ends
+    _blocks: Blocks | None = None  # where a permit is held until its work ends
 
     async def acquire(self, cost: Any = 1, *, key: str = "", max_wait: float | None = None, priority: int = 0) -> None:
         """Wait for the turn and take `cost` permits. First come first served per key, also between big and small costs.
@@ -123,16 +102,17 @@ class BaseLimiter:
 
     async def __aenter__(self) -> None:
         """`acquire()` of one."""
-        if not self._held:
+        if self._blocks is None:
             await self.acquire()
-            return
-        await _enter_block(self, self.permit())
+        else:
+            await self._blocks.enter(self.permit())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """The work has ended: the window of a held permit starts now."""
-        await _leave_block(self, kind, error, trace)
+        if self._blocks is not None:
+            await self._blocks.leave(kind, error, trace)
 
     async def try_acquire(self, cost: Any = 1, *, key: str = "") -> Decision:
         """Take `cost` if that is possible now, and say so; never waits for a rate, never barges past a line or a
@@ -204,6 +184,7 @@ class Bound:
     def __init__(self, limiter: BaseLimiter, key: str) -> None:
         self.limiter = limiter
         self.key = key
+        self._blocks = None if limiter._blocks is None else Blocks()
 
     def __repr__(self) -> str:
         return f"{self.limiter!r}[{self.key!r}]"
@@ -214,16 +195,17 @@ class Bound:
 
     async def __aenter__(self) -> None:
         """`acquire()` of one."""
-        if not self.limiter._held:
+        if self._blocks is None:
             await self.acquire()
-            return
-        await _enter_block(self, self.permit())
+        else:
+            await self._blocks.enter(self.permit())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """See `BaseLimiter.__aexit__`."""
-        await _leave_block(self, kind, error, trace)
+        if self._blocks is not None:
+            await self._blocks.leave(kind, error, trace)
 
     async def try_acquire(self, cost: Any = 1) -> Decision:
         """See `BaseLimiter.try_acquire`."""
@@ -281,12 +263,12 @@ class RuleLimiter(BaseLimiter):
         self.name = name
         self._core = core_in(counter, name, rule, clock)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._table = self._core.table
-        self._held = bool(rule.holds)
+        self._blocks = Blocks() if rule.holds else None
 
     def __repr__(self) -> str:
         from .counters.states import spell
 
-        return f"<{type(self).__name__} {spell(self._core.table.spec)}{', hold' if self._held else ''}>"
+        return f"<{type(self).__name__} {spell(self._core.table.spec)}{', hold' if self._blocks else ''}>"
 
     def reconfigure(self, rate: Rate | str | float, *, burst: float | None = None) -> None:
         """Another rate at once, also for who is waiting; what was used stays used, without `burst` the old one stays.

@@ -16,7 +16,7 @@ from .waiting import GRANTED, Place
 if TYPE_CHECKING:
     from .hints import Hints
 
-__all__ = ["Begun", "Booking", "Permit", "current_permit"]
+__all__ = ["Begun", "Blocks", "Booking", "Permit", "check_options", "current_permit"]
 
 _current: ContextVar[Permit | None] = ContextVar("throttle_permit", default=None)
 
@@ -131,8 +131,9 @@ class Permit:
         return outer
 
     def exit(self, outer: Permit | None) -> None:
-        """It is not any longer."""
-        _current.set(outer)
+        """It is not any longer. Where the garbage collector ends its block, another call may be running."""
+        if _current.get() is self:
+            _current.set(outer)
 
     def leave(self, error: BaseException | None) -> None:
         """Its block has ended, with what it raised."""
@@ -152,9 +153,9 @@ class Permit:
 
 
 class Booking:
-    """`async with limiter.permit(...) as permit`: the permit is out while the block runs."""
+    """`async with limiter.permit(...) as permit`: the permit is out while the block runs. For one block only."""
 
-    __slots__ = ("_asked", "_before", "_core", "_cost", "_key", "_max_wait", "_permit", "_priority", "_slots")
+    __slots__ = ("_asked", "_before", "_begun", "_core", "_cost", "_key", "_max_wait", "_permit", "_priority", "_slots")
 
     def __init__(
         self,
@@ -170,8 +171,12 @@ class Booking:
         self._cost = core.ask(asked, key)
         check_options(max_wait, priority)
         self._max_wait, self._priority, self._slots = max_wait, priority, slots
+        self._begun = False
 
     async def __aenter__(self) -> Permit:
+        if self._begun:
+            raise RuntimeError("this permit() was entered already: call permit() for each block")
+        self._begun = True
         core = self._core
         gate, place = None, None if self._slots else core.grab(self._key, self._cost)
         if place is None:
@@ -188,6 +193,11 @@ class Booking:
         self._before = permit.enter()
         return permit
 
+    @property
+    def ended(self) -> bool:
+        """Whether the work of its permit has ended."""
+        return self._permit._ended
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -195,6 +205,43 @@ class Booking:
         self._permit.leave(error)
         if self._core.remote and not isinstance(error, GeneratorExit):
             await self._core.flush(self._key)
+
+
+_entered: ContextVar[tuple[Booking, ...]] = ContextVar("throttle_entered", default=())
+
+
+class Blocks:
+    """The permits that `async with limiter:` alone has out, which hands none over: each exit has to find its own.
+
+    It is in the context, unless the block ends in another one: in an exit stack that another task closes, or by the
+    garbage collector. Then the oldest ends: they all cost the same.
+    """
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: dict[Booking, None] = {}
+
+    async def enter(self, booking: Booking) -> None:
+        """A block begins with the permit of `booking`."""
+        await booking.__aenter__()
+        self._open[booking] = None
+        _entered.set((*(one for one in _entered.get() if not one.ended), booking))
+
+    async def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """A block ends; where none is open there is nothing to end."""
+        entered = _entered.get()
+        booking = next((one for one in reversed(entered) if one in self._open), None)
+        if booking is not None:
+            _entered.set(tuple(one for one in entered if one is not booking))
+        else:
+            booking = next(iter(list(self._open)), None)  # a list: other threads come and go
+            if booking is None:
+                return
+        self._open.pop(booking, None)
+        await booking.__aexit__(kind, error, trace)
 
 
 class Begun(Booking):

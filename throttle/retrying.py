@@ -86,7 +86,8 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        current_call.set(self._outer)
+        if current_call.get() is self._driver.call:  # else the garbage collector ends it, while another call runs
+            current_call.set(self._outer)
         self._state = "ended"
         outcome: BaseException | None = error
         try:

@@ -77,7 +77,9 @@ class Work:
     def leave(self, before: tuple[Work, ...]) -> None:
         """Nothing is inside it any longer."""
         self.over = True
-        _inside.set(before)
+        inside = _inside.get()
+        if inside and inside[-1] is self:  # else the garbage collector ends it, inside something else
+            _inside.set(before)
 
     def hear(self, response: Any, hints: Hints) -> None:
         """A transport inside it has heard `response`."""
