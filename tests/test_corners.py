@@ -140,7 +140,7 @@ def test_blocks_of_limiters_that_hold_may_end_in_any_order() -> None:
 def test_a_block_that_ends_in_another_context_ends_its_permit() -> None:
     async def main() -> None:
         held = SlidingWindow("1/s", hold=True)
-        for limiter in (SlidingWindow("1/s", hold=True), SlidingWindow("1/s", hold=True)["key"], AllOf(TokenBucket("9/s"), held)):
+        for limiter in (SlidingWindow("1/s", hold=True), SlidingWindow("1/s", hold=True)["key"], AllOf("9/s", held)):
             stack = contextlib.AsyncExitStack()
             await asyncio.create_task(stack.enter_async_context(limiter))
             assert (await limiter.peek()).exact is False
@@ -442,10 +442,23 @@ def test_of_two_loops_the_one_that_stays_is_served() -> None:
 def test_bad_members() -> None:
     with pytest.raises(ValueError, match="at least one limiter"):
         AllOf()
-    with pytest.raises(TypeError, match="not '10/s'"):
-        AllOf("10/s")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not None"):
+        AllOf(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unreadable rate 'ten'"):
+        AllOf("ten")
     with pytest.raises(ValueError, match="share one clock"):
         AllOf(TokenBucket("1/s"), TokenBucket("1/s", clock=VirtualClock()))
+
+
+def test_a_rate_as_a_member_is_a_sliding_window_of_its_own() -> None:
+    async def main() -> None:
+        one, two = AllOf("2/min", burst=TokenBucket("1/s", burst=5)), AllOf(self="2/min")
+        assert one.try_acquire_nowait(2)
+        assert two.try_acquire_nowait({"self": 2})
+        await asyncio.sleep(59)
+        assert one.try_acquire_nowait().retry_after == two.try_acquire_nowait().retry_after == 1.0
+
+    run_virtual(main)
 
 
 def test_members_that_are_asked_for_nothing_are_not_in_the_way() -> None:

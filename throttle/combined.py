@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from .clock import Clock
 from .combinedcore import CombinedCore, Member
-from .limiter import BaseLimiter, Bound
+from .limiter import BaseLimiter, Bound, limiter_of
 from .permits import Blocks
+from .rates import Rate
 
 __all__ = ["AllOf"]
 
@@ -18,9 +18,10 @@ class AllOf(BaseLimiter):
 
     `AllOf(requests=TokenBucket("500/min"), tokens=TokenBucket("30000/min"))`; positional members too. A number is the
     cost for every member; a mapping names costs, members that it does not name pay 1. A bound member keeps its key,
-    others get the call's. It has a line of its own and holds no place in its members' lines; a member that has refused
-    the same head for longer than its own period lets that head go first. `remaining` of a decision is the least of the
-    members'. Raises `ValueError` where members do not share one counter and clock.
+    others get the call's; a rate or its spelling is a `SlidingWindow` of its own. It has a line of its own and holds no
+    place in its members' lines; a member that has refused the same head for longer than its own period lets that head
+    go first. `remaining` of a decision is the least of the members'. Raises `ValueError` where members do not share one
+    counter and clock.
 
     >>> from throttle import TokenBucket
     >>> limiter = AllOf(requests=TokenBucket("500/min"), tokens=TokenBucket("30000/min"))
@@ -30,9 +31,11 @@ class AllOf(BaseLimiter):
 
     _core: CombinedCore
 
-    def __init__(self, *members: BaseLimiter | Bound, **named: BaseLimiter | Bound) -> None:
-        everyone = [Member(None, _checked(member)) for member in members]
-        everyone += [Member(name, _checked(member)) for name, member in named.items()]
+    def __init__(
+        self, /, *members: BaseLimiter | Bound | Rate | str | float, **named: BaseLimiter | Bound | Rate | str | float
+    ) -> None:
+        everyone = [Member(None, limiter_of(member)) for member in members]
+        everyone += [Member(name, limiter_of(member)) for name, member in named.items()]
         if not everyone:
             raise ValueError("AllOf needs at least one limiter")
         if any(member.core.guard is not everyone[0].core.guard for member in everyone):
@@ -73,9 +76,3 @@ def _check_distinct(members: list[Member]) -> None:
         for other in members[:index]:
             if member.core is other.core and (None in (member.bound, other.bound) or member.bound == other.bound):
                 raise ValueError(f"{member.limiter!r} is a member twice: give it once, or bound to different keys")
-
-
-def _checked(member: Any) -> BaseLimiter | Bound:
-    if not isinstance(member, (BaseLimiter, Bound)):
-        raise TypeError(f"a member of AllOf is a limiter such as TokenBucket('10/s'), not {member!r}")
-    return member
