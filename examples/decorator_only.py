@@ -1,6 +1,7 @@
-"""Two decorators around a function that uses no httpx: `python decorator_only.py http://localhost:8000 30`.
+"""Two decorators, without httpx: `python decorator_only.py http://localhost:8000 30`.
 
-The client is the standard library's, in threads. Its exception carries the server's Retry-After, which is heard as any.
+The client is the standard library's, in threads. Its exception carries the server's
+Retry-After, which is heard as any.
 """
 
 import asyncio

@@ -1,7 +1,9 @@
-"""One worker of a fleet: `python fleet_redis.py redis://localhost:6379/0 20/s https://api.example.com 100`.
+"""One worker of a fleet.
 
-Start as many as you like, on as many machines: together they keep the rate. When Redis is away they wait for it, each
-call for at most a minute.
+    python fleet_redis.py redis://localhost:6379/0 20/s https://api.example.com 100
+
+Start as many as you like, on as many machines: together they keep the rate. When Redis is
+away they wait for it, each call for at most a minute.
 """
 
 import asyncio

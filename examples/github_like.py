@@ -1,7 +1,10 @@
-"""Read repositories under two kinds of limit: `python github_like.py https://api.github.com OWNER/NAME OWNER/NAME`.
+"""Read repositories under two kinds of limit.
 
-The primary limit is told in every answer, and obeyed before it is spent; the secondary one (bursts, too many at once)
-shows only when it refuses, with a 403 that is told apart from "you may not". GITHUB_TOKEN is sent if it is set.
+    python github_like.py https://api.github.com OWNER/NAME OWNER/NAME
+
+The primary limit is told in every answer, and obeyed before it is spent; the secondary one
+(bursts, too many at once) shows only when it refuses, with a 403 that is told apart from
+"you may not". GITHUB_TOKEN is sent if it is set.
 """
 
 import asyncio
@@ -23,12 +26,12 @@ async def stars(url: str, *repositories: str) -> None:
     token = os.environ.get("GITHUB_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     api = Throttle(retry=Retry.for_http(max_retry_after=3600), concurrency=5, on_event=show)
-    async with api.wrap(httpx.AsyncClient(base_url=url, headers=headers)) as client:
+    async with httpx.AsyncClient(base_url=url, headers=headers) as client:
 
         async def get(name: str) -> httpx.Response:
             return await client.get(f"/repos/{name}")
 
-        async with Throttle(False, concurrency=50).map(get, repositories) as answers:
+        async with api.map(get, repositories) as answers:
             async for name, response in answers:
                 print(name, response.status_code, flush=True)
 

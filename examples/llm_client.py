@@ -1,6 +1,9 @@
-"""Ask a language model many things at once: `python llm_client.py http://localhost:8000 20/s 4000/s < prompts.txt`.
+"""Ask a language model many things at once.
 
-Two limits hold together, requests and tokens. Each call books what it may use, and settles what it used.
+    python llm_client.py http://localhost:8000 20/s 4000/s < prompts.txt
+
+Two limits hold together, requests and tokens. Each call books what it may use, and settles
+what it used; a refusal holds back all.
 """
 
 import asyncio
@@ -9,31 +12,42 @@ from typing import Any
 
 import httpx
 
-from throttle import AllOf, Retry, Throttle, TokenBucket
+from throttle import AllOf, Throttle, TokenBucket, retry, throttled
 
 MAX_TOKENS = 200  # of each answer
 
 
+def booked(prompt: str) -> dict[str, int]:
+    return {"tokens": len(prompt) // 4 + MAX_TOKENS}
+
+
+def used(reply: Any) -> dict[str, int]:
+    return {"tokens": reply["usage"]["total_tokens"]}
+
+
+def may_pass(error: Exception) -> bool:
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (429, 500, 502, 503, 529)
+    return isinstance(error, httpx.TransportError)
+
+
 async def converse(url: str, requests: str, tokens: str) -> None:
-    limiter = AllOf(requests=TokenBucket(requests, burst=5), tokens=TokenBucket(tokens, burst=1000))
-    api = Throttle(limiter, retry=Retry.for_http(max_retry_after=120), concurrency=20)
-    client = api.wrap(httpx.AsyncClient(base_url=url, timeout=60))
+    per_request, per_token = TokenBucket(requests, burst=5), TokenBucket(tokens, burst=1000)
+    model = AllOf(requests=per_request, tokens=per_token)
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
 
-    async def ask(prompt: str) -> Any:
-        booked = {"tokens": len(prompt) // 4 + MAX_TOKENS}
-        reply = await client.post(
-            "/chat",
-            json={"prompt": prompt, "max_tokens": MAX_TOKENS},
-            extensions={"throttle": {"cost": booked}},
-        )
-        return reply.raise_for_status().json()
+        @retry(on=may_pass, max_retry_after=120)
+        @throttled(model, cost=booked, settle=used)
+        async def ask(prompt: str) -> Any:
+            question = {"prompt": prompt, "max_tokens": MAX_TOKENS}
+            return (await client.post("/chat", json=question)).raise_for_status().json()
 
-    used = 0
-    async with client, Throttle(False, concurrency=50).map(ask, (line.strip() for line in sys.stdin)) as replies:
-        async for prompt, reply in replies:
-            used += reply["usage"]["total_tokens"]
-            print(f"{prompt} -> {reply['text']}", flush=True)
-    print(f"{used} tokens", file=sys.stderr)
+        total, prompts = 0, (line.strip() for line in sys.stdin)
+        async with Throttle(False, concurrency=20).map(ask, prompts) as replies:
+            async for prompt, reply in replies:
+                total += used(reply)["tokens"]
+                print(f"{prompt} -> {reply['text']}", flush=True)
+    print(f"{total} tokens", file=sys.stderr)
 
 
 asyncio.run(converse(*sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Check links on many hosts: `python many_hosts.py < urls.txt`.
 
-Five requests a second to each host, thirty in all; a host that refuses is left alone for as long as it asks, while the
-others go on.
+Five requests a second to each host, thirty in all; a host that refuses is left alone for as
+long as it asks, while the others go on.
 """
 
 import asyncio
@@ -13,8 +13,10 @@ from throttle import AllOf, Retry, SlidingWindow, ThrottleTransport
 
 
 async def check(urls: list[str]) -> None:
-    limiter = AllOf(SlidingWindow("5/s", hold=True), SlidingWindow("30/s", hold=True)["all"])
-    transport = ThrottleTransport(limiter=limiter, retry=Retry.for_http(attempts=2), concurrency=50)  # keyed by origin
+    each, total = SlidingWindow("5/s", hold=True), SlidingWindow("30/s", hold=True)
+    limiter = AllOf(each, total["all"])  # `each` has the key of the request: its origin
+    retry = Retry.for_http(attempts=2)
+    transport = ThrottleTransport(limiter=limiter, retry=retry, concurrency=50)
     async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
 
         async def one(url: str) -> None:

@@ -1,7 +1,7 @@
-"""Scrape a paginated API, politely: `python scrape_api.py https://api.example.com 20/s > items.jsonl`.
+"""Scrape a paged API: `python scrape_api.py https://api.example.com 20/s > items.jsonl`.
 
-It lists `{"items": [1, 2], "next": "/items?page=2"}` at /items, and each item at /items/1. The rate holds however many
-requests run at once; a refusal stops all until the server takes requests again; what failed is tried again.
+It lists `{"items": [1, 2], "next": "/items?page=2"}` at /items, and each item at /items/1.
+A refusal stops all requests until the server takes them again; what failed is tried again.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""tenacity and throttle together, both ways: `python tenacity_mix.py http://localhost:8000 20`.
+"""tenacity and throttle together: `python tenacity_mix.py http://localhost:8000 20`.
 
-Code that retries by tenacity gets a limiter and a jitter of ours; a policy of ours is built from tenacity's parts.
+Code that retries by tenacity gets a limiter and a jitter of ours; a policy of ours is built
+from tenacity's parts.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import tenacity
 from throttle import FullJitter, Retry, SlidingWindow
 
 limiter = SlidingWindow("15/s", hold=True)
+eight_times = tenacity.stop_after_attempt(8)
 
 ours = Retry(
     on=httpx.HTTPStatusError,
@@ -24,7 +26,7 @@ ours = Retry(
 async def main(url: str, count: int) -> None:
     async with httpx.AsyncClient(base_url=url) as client:
 
-        @tenacity.retry(wait=FullJitter(base=0.2, cap=5), stop=tenacity.stop_after_attempt(8), reraise=True)
+        @tenacity.retry(wait=FullJitter(base=0.2, cap=5), stop=eight_times, reraise=True)
         async def by_tenacity(number: int) -> str:
             async with limiter:
                 return (await client.get(f"/items/{number}")).raise_for_status().text
@@ -34,7 +36,8 @@ async def main(url: str, count: int) -> None:
             async with limiter:
                 return (await client.get(f"/items/{number}")).raise_for_status().text
 
-        for text in await asyncio.gather(*(work(n) for n in range(count) for work in (by_tenacity, by_throttle))):
+        both = (work(n) for n in range(count) for work in (by_tenacity, by_throttle))
+        for text in await asyncio.gather(*both):
             print(text)
 
 
