@@ -1,4 +1,5 @@
-"""What MkDocs calls while it builds: the pictures are drawn anew, and no page may load anything from another host.
+"""What MkDocs calls while it builds: the pictures are drawn anew, for pages and for phones, and no page may load
+anything from another host.
 
 `STUDY_RUNS=5 make docs` draws the jitter study of fewer runs than the published 100, to look at a change quickly.
 """
@@ -19,6 +20,7 @@ _LOADED = re.compile(
     r"""|<link\b[^>]*\brel=["'](?:stylesheet|preconnect|preload)["'][^>]*\bhref=["'](?:https?:)?//[^"']*"""
     r"""|<link\b[^>]*\bhref=["'](?:https?:)?//[^"']*["'][^>]*\brel=["'](?:stylesheet|preconnect|preload)["']"""
 )
+_PICTURE = re.compile(r"""<img\b[^>]*\bsrc=["']((?:\.\./)*pictures/[\w-]+)\.svg["'][^>]*>""")
 _drawn: list[Path] = []
 
 
@@ -34,6 +36,12 @@ def on_files(files: Files, config: Any) -> Files:
         if path.suffix == ".svg":
             files.append(File.generated(config, f"pictures/{path.name}", abs_src_path=str(path)))
     return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """On a phone each picture is the narrow one of its kind."""
+    phone = r'<picture><source media="(max-width: 40rem)" srcset="\1-narrow.svg">\g<0></picture>'
+    return _PICTURE.sub(phone, html)
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

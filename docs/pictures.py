@@ -8,6 +8,8 @@ The limiters' pictures come from the limiters themselves, run in virtual time. F
     study.svg         the jitter study, as `throttle simulate --plot study.svg` draws it
     study-calls.md    its first table, of calls, and
     study-time.md     its second, of milliseconds; both to be included
+
+Each picture is drawn twice: as wide as a page, and, with "-narrow" in its name, for a phone.
 """
 
 from __future__ import annotations
@@ -33,9 +35,13 @@ from throttle.testing import run_virtual
 __all__ = ["make_pictures"]
 
 LIMIT, WINDOW = 20, 10.0  # permits in seconds
+WIDE, NARROW = 9.0, 4.6  # inches; the letters are of one size
 HAIR = 1e-6  # a grant that the float of its instant puts a hair before a window's end belongs to the next one
 BLUE, RED, GREY = "#1f6fb2", "#c0392b", "#7f8c8d"
 COLORS = [BLUE, "#27864b", "#e08e0b", "#8e44ad", RED]
+
+
+BUDGET = 'TwoRateBucket("20/10s", burst=20, peak="4/s", peak_burst=4)'
 
 
 def limiters() -> dict[str, BaseLimiter]:
@@ -45,9 +51,7 @@ def limiters() -> dict[str, BaseLimiter]:
         'SlidingWindow("20/10s")': SlidingWindow("20/10s"),
         'SlidingWindowCounter("20/10s")': SlidingWindowCounter("20/10s"),
         'FixedWindow("20/10s")': FixedWindow("20/10s"),
-        'TwoRateBucket("20/10s", burst=20, peak="4/s", peak_burst=4)': TwoRateBucket(
-            "20/10s", burst=20, peak="4/s", peak_burst=4
-        ),
+        BUDGET: TwoRateBucket("20/10s", burst=20, peak="4/s", peak_burst=4),
     }
 
 
@@ -72,14 +76,14 @@ def busiest(times: Sequence[float]) -> tuple[float, int]:
     return -start, most
 
 
-def draw_limiters(path: Path) -> None:
+def draw_limiters(path: Path, width: float) -> None:
     """The same arrivals through each limiter."""
     arrivals = [8.0] * 45 + [35 + step / 3 for step in range(45)]
     end = 65.0
-    figure, panels = _figure(len(limiters()) + 1, height=1.55)
+    figure, panels = _figure(len(limiters()) + 1, width, height=1.55)
     asked, *panels = panels
     asked.hist(arrivals, bins=65, range=(0, end), color=GREY)
-    asked.set_title("the arrivals, in each second: 45 at once, later 3/s for 15 s", loc="left", fontsize=10)
+    asked.set_title("arrivals in each second: 45 at once, later 3/s for 15 s", loc="left", fontsize=10)
     for axes, (name, limiter) in zip(panels, limiters().items(), strict=True):
         times = granted(limiter, arrivals)
         start, most = busiest(times)
@@ -90,32 +94,35 @@ def draw_limiters(path: Path) -> None:
         axes.step(moments, counts, where="post", color=BLUE, linewidth=1.2)
         axes.axhline(LIMIT, color=RED, linewidth=1.2)
         axes.plot(times, [-3] * len(times), "|", color="black", markersize=5, markeredgewidth=0.7)
-        axes.set_title(name, loc="left", fontsize=10, family="monospace")
+        axes.set_title(_name(name, width), loc="left", fontsize=10, family="monospace")
         axes.text(start + WINDOW + 0.4, 44, f"busiest 10 s: {most}", color=color, va="top", fontsize=10)
         axes.set(ylim=(-6, 45), yticks=[0, 20, 40])
     panels[-1].set(xlim=(0, end), xlabel="seconds")
-    figure.supylabel("granted in the last 10 s (red line: 20; strokes: each grant)", fontsize=10)
+    figure.supylabel("granted in the last 10 s (red line: 20; strokes: grants)", fontsize=10)
     _save(figure, path)
 
 
-def draw_burst(path: Path) -> None:
+def draw_burst(path: Path, width: float) -> None:
     """60 calls at once, 3 s before a fixed window ends."""
-    figure, (axes,) = _figure(1, height=4.6)
+    figure, (axes,) = _figure(1, width, height=4.6 if width > NARROW else 5.4)
     for color, style, (name, limiter) in zip(COLORS, ["-", "-", "-", "-", "--"], limiters().items(), strict=True):
         times = [0.0, *(time - 7 for time in granted(limiter, [7.0] * 60)), 25.0]
-        axes.step(times, [*range(61), 60], where="post", color=color, linewidth=1.8, linestyle=style, label=name)
+        look = {"color": color, "linewidth": 1.8, "linestyle": style, "label": _name(name, width)}
+        axes.step(times, [*range(61), 60], where="post", **look)
     axes.set(xlim=(-0.3, 25), ylim=(0, 63), xlabel="seconds after 60 calls came at once", ylabel="granted so far")
     axes.axhline(60, color=GREY, linewidth=0.8, linestyle=":")
-    axes.legend(loc="lower right", frameon=False, prop={"family": "monospace", "size": 8})
+    where = {"loc": "lower right"} if width > NARROW else {"loc": "upper center", "bbox_to_anchor": (0.45, -0.12)}
+    axes.legend(**where, frameon=False, prop={"family": "monospace", "size": 9})
     _save(figure, path)
 
 
-def draw_first_period(path: Path) -> None:
+def draw_first_period(path: Path, width: float) -> None:
     """Why a token bucket may pass 2N - 1 in its first period, and a sliding window never."""
-    figure, panels = _figure(2, height=2.9)
+    figure, panels = _figure(2, width, height=2.9)
+    wide = width > NARROW
     shown = {
-        'TokenBucket("20/10s"): full at the start, and refilled while it empties': TokenBucket("20/10s"),
-        'SlidingWindow("20/10s"): whoever left counts until 10 s later': SlidingWindow("20/10s"),
+        'TokenBucket("20/10s")' + ": full at the start, and refilled while it empties" * wide: TokenBucket("20/10s"),
+        'SlidingWindow("20/10s")' + ": whoever left counts until 10 s later" * wide: SlidingWindow("20/10s"),
     }
     for axes, (name, limiter) in zip(panels, shown.items(), strict=True):
         times = [time for time in granted(limiter, [0.0] * 90) if time < 25]
@@ -139,8 +146,12 @@ def draw_first_period(path: Path) -> None:
     _save(figure, path)
 
 
-def _figure(panels: int, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(9, height * panels), dpi=110, layout="constrained")
+def _name(name: str, width: float) -> str:
+    return name.partition(", burst")[0] + ", ...)" if width == NARROW and name == BUDGET else name
+
+
+def _figure(panels: int, width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height * panels), dpi=110, layout="constrained")
     axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
@@ -159,12 +170,15 @@ def make_pictures(folder: Path | str, *, runs: int = 100, suffix: str = ".svg") 
     """
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
-    paths = [home / f"{name}{suffix}" for name in ("limiters", "burst", "first-period", "study")]
-    draw_limiters(paths[0])
-    draw_burst(paths[1])
-    draw_first_period(paths[2])
     points = simulated(CLIENTS, runs, 1, console=Console(stderr=True))
-    draw_study(paths[3], points)
+    paths: list[Path] = []
+    for name, draw in (("limiters", draw_limiters), ("burst", draw_burst), ("first-period", draw_first_period)):
+        for ending, width in (("", WIDE), ("-narrow", NARROW)):
+            paths.append(home / f"{name}{ending}{suffix}")
+            draw(paths[-1], width)
+    for ending in ("", "-narrow"):
+        paths.append(home / f"study{ending}{suffix}")
+        draw_study(paths[-1], points, narrow=bool(ending))
     for measure in ("calls", "time"):
         table = ["| clients | " + " | ".join(STRATEGIES) + " |", "|---:" * (len(STRATEGIES) + 1) + "|"]
         table += [

@@ -39,9 +39,9 @@ def test_every_picture_is_made(pictures: Any, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(pictures, "CLIENTS", [2, 3])
     made = pictures.make_pictures(tmp_path / "new", runs=1)
     assert [path.name for path in made if path.suffix == ".svg"] == [
-        "limiters.svg", "burst.svg", "first-period.svg", "study.svg",
-    ]  # fmt: skip
-    assert all(path.name in pictures.__doc__ for path in made)
+        f"{name}{ending}.svg" for name in ("limiters", "burst", "first-period", "study") for ending in ("", "-narrow")
+    ]
+    assert all(path.name.replace("-narrow", "") in pictures.__doc__ for path in made)
     assert all("<svg" in path.read_text() for path in made if path.suffix == ".svg")
     table = (tmp_path / "new" / "study-calls.md").read_text().splitlines()
     assert table[0] == "| clients | none | exponential | equal | full | decorrelated |"

@@ -67,18 +67,21 @@ def table(points: Sequence[Point], measure: str) -> Table:
     return drawn
 
 
-def draw_study(path: Path, points: Sequence[Point]) -> None:
-    """Both measures over the number of clients, as a PNG or SVG file. Raises `OSError` where it cannot be written."""
+def draw_study(path: Path, points: Sequence[Point], *, narrow: bool = False) -> None:
+    """Both measures over the number of clients, side by side or (`narrow`) one below the other, as a PNG or SVG file.
+
+    Raises `OSError` where it cannot be written.
+    """
+    size, grid, ncols = ((4.6, 8.0), (2, 1), 3) if narrow else ((10, 4.6), (1, 2), len(STRATEGIES))
     with import_module("matplotlib").rc_context({"svg.hashsalt": "throttle"}):
-        figure: Any = import_module("matplotlib.figure").Figure(figsize=(10, 4.6), dpi=120, layout="constrained")
-        panels = figure.subplots(1, 2)
+        figure: Any = import_module("matplotlib.figure").Figure(figsize=size, dpi=120, layout="constrained")
+        panels = figure.subplots(*grid)
         for axes, measure in zip(panels, UNITS, strict=True):
             _draw_measure(axes, points, measure)
         runs, most = points[0].runs, max(point.clients for point in points)
-        figure.suptitle(f"Up to {most} clients update one row: what each backoff costs (mean of {runs} runs)")
-        figure.legend(
-            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(STRATEGIES), frameon=False
-        )
+        between = "\n" if narrow else " "
+        figure.suptitle(f"Up to {most} clients update one row:{between}what each backoff costs (mean of {runs} runs)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=ncols, frameon=False)
         figure.savefig(path, format=path.suffix[1:].lower(), metadata={"Date": None} if _is_svg(path) else None)
 
 
