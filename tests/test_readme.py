@@ -27,6 +27,8 @@ REDIS = "redis://localhost:6379/0"
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```python[^\n]*\n(.*?)^\1```\n(?:\n?\1```text[^\n]*\n(.*?)^\1```)?", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^ *(?:```|~~~)(\w*).*\n", re.MULTILINE)
+COLUMNS = 92  # of code fit a page of the documentation on a laptop
 COMMAND = re.compile(r"^ *(?:\$ |    )(throttle .*)$", re.MULTILINE)
 
 
@@ -112,6 +114,24 @@ def test_command_is_one(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_there_is_something_to_run() -> None:
     assert len(list(blocks())) >= 40
     assert len(list(commands())) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_no_block_is_overlooked(page: Path) -> None:
+    text = page.read_text()
+    openings, endings = FENCE.findall(text)[::2], FENCE.findall(text)[1::2]
+    assert not any(endings)
+    assert len(openings) == len(endings)
+    assert set(openings) <= {"python", "text"}, "only these two are checked"
+    assert openings.count("python") == len(BLOCK.findall(text)), "a block that is not run"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "examples").glob("*.py"))], ids=str)
+def test_code_fits_the_page(page: Path) -> None:
+    text = page.read_text()
+    fences = [found.end() for found in FENCE.finditer(text)]
+    code = [text] if page.suffix == ".py" else [text[a:b] for a, b in zip(fences[::2], fences[1::2], strict=True)]
+    assert [line for block in code for line in block.splitlines() if len(line) > COLUMNS] == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "reference"], ids=str)
