@@ -111,6 +111,7 @@ class Learner:
         flight, asks = self._accounts.sent(now, cost, lands=lands)
         if asks:
             self.width.narrow()
+        self.width.sent(self._accounts.flying, now)
         self.pace.sent(now, cost, now - max(self._reacted_at, self._began), named=self._named)
         return flight
 

@@ -384,6 +384,7 @@ class Core(ABC):
         priority: int = 0,
         slots: tuple[Slots, ...] = (),
         holding: bool = False,
+        crowded: bool = False,
     ) -> tuple[Gate, Place]:
         """A place at the gate of `key`: granted, or in line (then `stand` waits for it); or raises why it is
         refused."""
@@ -400,7 +401,9 @@ class Core(ABC):
         with self as now:
             deadline = None if max_wait is None else ticks_of(self.time + max_wait)
             rank = rank_of(priority, ticket)
-            place = Place(cost, rank, deadline=deadline, patience=patience, slots=slots, holding=holding)
+            place = Place(
+                cost, rank, deadline=deadline, patience=patience, slots=slots, holding=holding, crowded=crowded
+            )
             gate, loop = self.gates.get(key) or self.gate(key, now), running()
             try:
                 gate.admit(place, now, loop)

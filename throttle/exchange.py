@@ -19,7 +19,7 @@ from .permits import Permit
 from .policy import HTTPRules
 from .service import Service, Work, http_wants
 
-__all__ = ["Exchange", "pass_through"]
+__all__ = ["Exchange", "pass_through", "prepare"]
 
 _MOST = 65536  # bytes of a refused response that are read ...
 _LONGEST = 1.0  # ... and seconds that may take; closing may take as long again
@@ -28,6 +28,12 @@ _ANY_RULES = HTTPRules()
 
 class _NoUseWaiting(ThrottleError):
     """The body of a refusal says so; never leaves this module."""
+
+
+def prepare() -> None:
+    """Load now what the first request needs: it takes some 30 ms, for which the loop would stand still."""
+    with suppress(RuntimeError):  # no loop runs yet
+        anyio.current_time()
 
 
 def _said(service: Service, request: Any, response: Any, body: bytes | None = None) -> Hints | None:

@@ -25,6 +25,7 @@ __all__ = ["Gate", "Slots", "WayBack"]
 
 _CLOSED = "closed"  # the outcome of a place that was given up
 _NEVER = 1 << 200
+_APART = 3  # turns of the loop between two of a crowd where no answer comes in between
 _AT_ONCE = 128  # grants before the loop gets a turn: a few milliseconds of work for those who wake
 
 
@@ -62,8 +63,8 @@ class Gate:
     """One key of a limiter: who waits for it, and what they wait for."""
 
     __slots__ = (
-        "_deadlines", "_patience", "_queued", "clock", "core", "corrected_at", "due", "flights", "forecast", "guests",
-        "homes", "key", "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "slotted",
+        "_deadlines", "_patience", "_queued", "_turns", "clock", "core", "corrected_at", "due", "flights", "forecast",
+        "guests", "homes", "key", "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "slotted",
         "told_until", "way_back",
     )  # fmt: skip
 
@@ -89,6 +90,7 @@ class Gate:
         self._deadlines: list[tuple[int, int, Place]] = []
         self._patience = _NEVER  # nobody in line has less
         self._queued = False  # somebody waits, or did at the last look
+        self._turns = 0  # of the loop, until the next of a crowd is granted
 
     def idle(self, now: int) -> bool:
         """Whether nothing is lost when the gate is forgotten; what a refusal has taught is, one period later."""
@@ -160,7 +162,7 @@ class Gate:
         head = self.line.head()
         if head is None or place.rank < head.rank or (self.core.free(place.cost) and not place.slots):
             due = self.ready(place, now)
-            if due is not None and due <= now:
+            if due is not None and due <= now and not (place.crowded and self._turns):
                 self._grant(place, now)
                 if head is not None and not self.core.free(place.cost):  # it went ahead of others
                     self.forecast.drop()
@@ -261,6 +263,7 @@ class Gate:
     def ring(self, loop: Any) -> None:
         """A home's bell: takes the lock, reads the clock, serves the line."""
         with self.core as now:
+            self._turns -= self._turns > 0
             self.step(now, loop)
             self.core.tidy(self, now)
 
@@ -287,6 +290,8 @@ class Gate:
                 return
             self.due = self.ready(head, now)
             if self.due is not None and self.due <= now:
+                if head.crowded and self._turns:
+                    return
                 if head.deadline is not None and self._too_late(head, now, promised):
                     self._refuse(head, WaitTooLong(0.0, self.key), loop)
                 else:
@@ -378,6 +383,8 @@ class Gate:
         place.taken = place.sent = now
         self.core.take(self.key, now, place.cost, held=place.holding)
         place.outcome = GRANTED
+        if place.crowded:
+            self._turns = _APART
         for slots in place.slots:
             slots.used += 1
         if place.holding:
@@ -407,6 +414,7 @@ class Gate:
         """The work of a granted `place` has ended; `answered`: the server did not refuse it."""
         if place.holding:
             self.flights -= 1
+        self._turns = 0
         for slots in place.slots:
             slots.used -= 1
         back = place.probe

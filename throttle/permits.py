@@ -155,7 +155,10 @@ class Permit:
 class Booking:
     """`async with limiter.permit(...) as permit`: the permit is out while the block runs. For one block only."""
 
-    __slots__ = ("_asked", "_before", "_begun", "_core", "_cost", "_key", "_max_wait", "_permit", "_priority", "_slots")
+    __slots__ = (
+        "_asked", "_before", "_begun", "_core", "_cost", "_crowded", "_key", "_max_wait", "_permit", "_priority",
+        "_slots",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -166,23 +169,26 @@ class Booking:
         max_wait: float | None = None,
         priority: int = 0,
         slots: tuple[Slots, ...] = (),
+        crowded: bool = False,
     ) -> None:
         self._core, self._asked, self._key = core, asked, key
         self._cost = core.ask(asked, key)
         check_options(max_wait, priority)
         self._max_wait, self._priority, self._slots = max_wait, priority, slots
         self._begun = False
+        self._crowded = crowded and not core.remote
 
     async def __aenter__(self) -> Permit:
         if self._begun:
             raise RuntimeError("this permit() was entered already: call permit() for each block")
         self._begun = True
         core = self._core
-        gate, place = None, None if self._slots else core.grab(self._key, self._cost)
+        gate, place = None, None if self._slots or self._crowded else core.grab(self._key, self._cost)
         if place is None:
             gate, place = core.enter(
-                self._key, self._cost, max_wait=self._max_wait, priority=self._priority, slots=self._slots, holding=True
-            )
+                self._key, self._cost, max_wait=self._max_wait, priority=self._priority, slots=self._slots,
+                holding=True, crowded=self._crowded,
+            )  # fmt: skip
         if place.outcome is not GRANTED:
             await core.stand(place)
         else:

@@ -40,6 +40,8 @@ LimiterLike = BaseLimiter | Bound | Rate | str | float
 
 _log = logging.getLogger("throttle")
 
+_CROWD = 4  # requests inside; each of more begins in a turn of the loop of its own, so that answers come in between
+
 
 class Unlimited(RuleLimiter):
     """No limit: only pauses, refusals and concurrency hold a key back."""
@@ -117,6 +119,7 @@ class Service:
         self._key_slots: WeakValueDictionary[str, _KeySlots] = WeakValueDictionary()
         self._tally = Tally()
         self._straight = concurrency is None and concurrency_per_key is None and (retry is None or retry.straight)
+        self.inside: int = 0  # requests of its transports, from their arrival to their answer
         self._lock = RLock()  # calls may come from several loops in several threads
 
     def core_and_key(self, key: str) -> tuple[Core, str]:
@@ -154,7 +157,7 @@ class Service:
 
     def grab(self, key: str, cost: Any) -> Permit | None:
         """A permit at once, for a first attempt that needs nothing of the retry; None: `run` does it all."""
-        if not self._straight:
+        if not self._straight or self.inside > _CROWD:
             return None
         core, key = self.core_and_key(key)
         place = core.grab(key, core.ask(cost, key))
@@ -219,7 +222,10 @@ class Service:
         booking: Booking | None = Begun(begun.pop()) if begun else None
         fresh = booking is None
         if booking is None:
-            booking = Booking(core, cost, key, max_wait=max_wait, priority=priority, slots=self.slots(key))
+            booking = Booking(
+                core, cost, key, max_wait=max_wait, priority=priority, slots=self.slots(key),
+                crowded=self.inside > _CROWD,
+            )  # fmt: skip
         async with booking as permit:
             if fresh:
                 self._admitted(key, cost, max(0.0, clock.now() - entered))

@@ -13,7 +13,7 @@ from types import ModuleType, TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from .events import Event
-from .exchange import Exchange, pass_through, straight
+from .exchange import Exchange, pass_through, prepare, straight
 from .limiter import BaseLimiter, Bound
 from .service import LimiterLike, Service
 from .tally import KeyStatistics
@@ -97,6 +97,7 @@ class TransportCore:
         if isinstance(self._inner, type) or not hasattr(self._inner, "handle_async_request"):
             hint = "; a limit is given by name: limiter=" if isinstance(inner, (str, BaseLimiter, Bound)) else ""
             raise TypeError(f"inner must be an async transport of {self._http.__name__}, not {inner!r}{hint}")
+        prepare()
 
     @classmethod
     def _of(cls, service: Service, inner: Any = None) -> Self:
@@ -122,6 +123,13 @@ class TransportCore:
     async def handle_async_request(self, request: Any) -> Any:
         """Send `request` when its turn has come; the response whose headers came last."""
         service = self._service
+        service.inside += 1
+        try:
+            return await self._sent(service, request)
+        finally:
+            service.inside -= 1
+
+    async def _sent(self, service: Service, request: Any) -> Any:
         work = service.work_inside()
         if work is not None:
             return await pass_through(service, work, self._inner, request)

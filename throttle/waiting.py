@@ -43,8 +43,8 @@ class Place:
     with."""
 
     __slots__ = (
-        "cost", "deadline", "due", "flight", "holding", "home", "outcome", "patience", "probe", "rank", "sent", "slots",
-        "taken", "wake",
+        "cost", "crowded", "deadline", "due", "flight", "holding", "home", "outcome", "patience", "probe", "rank",
+        "sent", "slots", "taken", "wake",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +56,7 @@ class Place:
         patience: int | None = None,
         slots: tuple[Any, ...] = (),
         holding: bool = False,
+        crowded: bool = False,
     ) -> None:
         self.cost: Any = cost
         self.rank: int = rank  # the smaller goes first: see `rank_of`
@@ -63,6 +64,7 @@ class Place:
         self.patience: int | None = patience  # ticks: the longest pause it waits out
         self.slots: tuple[Any, ...] = slots  # concurrency that is granted together with the permit
         self.holding: bool = holding  # its end will be told: the permit may be held and probe
+        self.crowded: bool = crowded  # it is granted in a turn of the loop of its own
         self.outcome: Any = None
         self.due: int = 0  # the tick it was promised when it was looked at last, as the head of its line
         self.taken: int = 0  # the tick of the grant

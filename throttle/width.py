@@ -21,11 +21,12 @@ _SLOW = TICKS // 5  # a round trip; where it takes less, to be gentler costs not
 class Width:
     """How many may be under way."""
 
-    __slots__ = ("_answers", "_before", "_began", "_flown", "_quickest", "_rest", "capped", "limit")
+    __slots__ = ("_answers", "_before", "_began", "_filled", "_flown", "_quickest", "_rest", "capped", "limit")
 
     def __init__(self) -> None:
         self.limit: float = 1.0
         self.capped: bool = False
+        self._filled = -1  # the last time that as many were under way as may be
         self._quickest = _SLOW  # the least ticks that an answer took
         self._answers = 0
         self._flown = 0
@@ -39,13 +40,18 @@ class Width:
         self.capped, self._before = False, None
         self._start(-1)
 
+    def sent(self, flying: int, now: int) -> None:
+        """One more was sent: `flying` in all."""
+        if flying >= int(self.limit):
+            self._filled = now
+
     def answered(self, flying: int, took: int, now: int, *, contended: bool, told: bool) -> None:
         """The server let one pass of `flying`, which `took` so many ticks; `contended`: others wait to be sent.
 
         `told`: it says what is left, so that there is nothing to be found out.
         """
         self._quickest = min(self._quickest, took)
-        full = flying >= int(self.limit)
+        full = self._filled >= now - took  # since it was sent
         if not (full or contended):
             self._start(-1)
             return

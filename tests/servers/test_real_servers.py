@@ -66,9 +66,7 @@ async def test_flask_limiter_twice_as_fast_as_allowed_loses_nothing() -> None:
         async with httpx.AsyncClient(transport=ThrottleTransport(limiter="40/s"), base_url=url) as client:
             assert await fetched(45, lambda: client.get("/item")) == [200] * 45
             refused = int((await client.get("/refused")).text)
-    assert (
-        1 <= refused <= 45
-    )  # each flight beyond the window is refused once; nobody runs into the wall again and again
+    assert refused <= 10  # what the answers say is left is heard before the crowd is sent
 
 
 @needs_nginx
