@@ -72,6 +72,21 @@ def test_a_permit_that_is_further_away_than_floats_reach(make: Any) -> None:
     run_virtual(main)
 
 
+def test_a_bell_at_the_float_before_its_tick_rings_again_later() -> None:
+    due, at = 8390401_200000000, 8390401.2
+    assert at == due / 1e9
+    assert ticks_of(at) < due  # so late, floats are too coarse for nanoseconds
+
+    async def main() -> None:
+        await asyncio.sleep(at - 0.5)
+        limiter = FixedWindow("1/s", offset=0.2)
+        await limiter.acquire()
+        await limiter.acquire()
+        assert 0 <= asyncio.get_running_loop().time() - at < 1e-8
+
+    run_virtual(main)
+
+
 def test_the_default_clock_in_a_thread_is_real() -> None:
     async def main() -> object:
         return await asyncio.to_thread(current_clock)

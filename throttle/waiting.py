@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from .clock import REAL, Clock, LoopClock, wait_of
 from .loops import post, running
-from .rates import seconds
 
 __all__ = [
     "GRANTED", "Gatelike", "Home", "Line", "LoopHome", "NapHome", "Place", "new_home", "new_ticket", "rank_of",
@@ -207,7 +206,7 @@ class LoopHome(Home):
             self._timer = None
         self.due = due
         if due is not None:
-            self._timer = self.loop.call_later(seconds(due) - self.gate.core.time, self._bell)
+            self._timer = self.loop.call_later(wait_of(self.gate.core.time, due), self._bell)
 
     def _bell(self) -> None:
         self._timer = None
