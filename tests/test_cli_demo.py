@@ -18,7 +18,7 @@ from throttle import Rate
 from throttle.cli import demo, main
 from throttle.cli.app import run
 from throttle.cli.demo import Outcome, serving
-from throttle.cli.picture import draw_png, draw_terminal, sliding
+from throttle.cli.picture import draw_file, draw_terminal, sliding
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -38,7 +38,7 @@ def test_demo_stays_under_the_limit(tmp_path: Path, capfd: pytest.CaptureFixture
     assert "times the ideal of 1.0 s" in lines["time"]
     assert "    40 ┤───" in told.out
     assert told.out.endswith(f"the picture is in {plot}\n")
-    assert "admits 40 in 1 s; scraping 60 items at 40 in 1 s" in told.err
+    assert " admits 40 in 1 s\nscraping 60 items at 40 in 1 s\n" in told.err
     assert plot.read_bytes().startswith(PNG)
 
 
@@ -105,6 +105,8 @@ def test_demo_errors_are_one_line(capfd: pytest.CaptureFixture[str], monkeypatch
         [line] = capfd.readouterr().err.splitlines()
         return line
 
+    assert run(["demo", "--plot", "x.pdf"]) == 2
+    assert capfd.readouterr().err.endswith("a picture is a .png or .svg file, not 'x.pdf'\n")
     assert told("--plot", "/nowhere/x.png") == "throttle: cannot write /nowhere/x.png: No such file or directory"
     assert told("--limit", "0.5/s") == "throttle: the server counts whole requests in whole seconds, not 0.5 in 1 s"
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -181,15 +183,24 @@ def test_probe_shows_what_is_announced(capfd: pytest.CaptureFixture[str]) -> Non
         refused = capfd.readouterr().out
         assert run(["probe", f"{server.url}/large"]) == 0
         plain = capfd.readouterr().out
+        assert run(["probe", f"{server.url}/markup"]) == 0
+        assert "[/b]day   9        5     60 s     86400 s" in capfd.readouterr().out
+        assert run(["probe", f"{server.url}/markup", "--json"]) == 0
+        told = json.loads(capfd.readouterr().out)
     assert "status        200 OK" in limits
     assert [line.split()[:4] for line in limits.splitlines()][-1][1:] == ["100", "60", "30"]
     assert "yes, for a limit" in refused
     assert "retry after   7 s" in refused
     assert "next request  in 7 s" in refused
     assert plain.endswith("no limits announced\n")
+    quota = {"name": "[/b]day", "limit": 9.0, "remaining": 5.0, "reset_after": 60.0, "window": 86400.0}
+    assert told == {
+        "url": f"{server.url}/markup", "status": 200, "refused": False, "retry_after": None, "wait": 0.0,
+        "quotas": [quota], "scope": None, "retryable": True,
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:1/", "http://[::1"])
+@pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:1/", "http://[::1", "http://127.0.0.1:99999/"])
 def test_probe_of_a_broken_url(url: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["probe", url]) == 1
     [line] = capfd.readouterr().err.splitlines()
@@ -211,6 +222,25 @@ def test_the_command(arguments: list[str], status: int, start: str, capfd: pytes
     assert "".join(capfd.readouterr()).startswith(start)
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["simulate", "--clients", "1", "--runs", "1", "--json"]])
+def test_what_cannot_be_printed(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "throttle.cli", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "throttle: cannot write standard output: No space left on device"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def missing(*_: object, **__: object) -> None:
+        Path("/nowhere/x").read_text()
+
+    monkeypatch.setattr("throttle.cli.probe.run_probe", missing)
+    assert run(["probe", "http://127.0.0.1:1/"]) == 1
+    assert capfd.readouterr().err == "throttle: /nowhere/x: No such file or directory\n"
+
+
 def test_ctrl_c_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -220,8 +250,9 @@ def test_ctrl_c_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_picture_of_refusals(tmp_path: Path) -> None:
-    draw_png(tmp_path / "x.png", [0.0, 0.5], [0.25, 0.75], 2, 1.0, "title")
-    assert (tmp_path / "x.png").read_bytes().startswith(PNG)
+    for name, start in (("x.png", PNG), ("x.SVG", b"<?xml")):
+        draw_file(tmp_path / name, [0.0, 0.5], [0.25, 0.75], 2, 1.0, "title")
+        assert (tmp_path / name).read_bytes().startswith(start)
 
 
 def test_entry_points(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

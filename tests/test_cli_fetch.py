@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -65,7 +67,7 @@ BROKEN = {
     "ftp://127.0.0.1/file": "UnsupportedProtocol",
     "http://[::1": "InvalidURL",
     "http://127.0.0.1:1/closed": "ConnectError",
-    "http://127.0.0.1:99999/": "",
+    "http://127.0.0.1:99999/": "OverflowError: ",
     "http://127.0.0.1\x01/": "InvalidURL",
     "http://\udcff/": "",
 }
@@ -199,6 +201,41 @@ def test_nobody_reads_the_results(server: Server) -> None:
     assert sum(server.met.values()) < 20
 
 
+@pytest.mark.parametrize("to_file", [True, False])
+def test_the_bar_is_where_the_results_are_not(server: Server, out: Path, to_file: bool) -> None:
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-m", "throttle.cli", "fetch", f"{server.url}/1", "--out", str(out) if to_file else "-"]
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        with os.fdopen(terminal, "wb") as end:
+            subprocess.run(command, stdout=end, stderr=end, check=True)
+        told = screen.read(65536).decode()
+    assert ("fetching" in told) is to_file
+    assert f'{{"url": "{server.url}/1"' in (out.read_text() if to_file else told)
+
+
+def test_what_is_closed_cannot_be_used() -> None:
+    """As a shell does it with `<&-` and `>&-`."""
+    closed = [("sys.stdin", "cannot read standard input: it is closed"), ("sys.stdout", "standard output is closed: ")]
+    for stream, message in closed:
+        program = f"import sys; {stream} = None; from throttle.cli.app import run; sys.exit(run(['fetch', '-']))"
+        done = subprocess.run([sys.executable, "-c", program], stdin=-3, capture_output=True, text=True, check=False)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert done.stderr.startswith(f"throttle: {message}")
+
+
+def test_a_body_that_never_ends_is_let_go(server: Server, out: Path) -> None:
+    assert run(["fetch", f"{server.url}/drip", f"{server.url}/1", "--max-time", "0.3", "--out", str(out)]) == 1
+    assert records(out)["drip"]["error"] == "TooSlow: more than 0.3 s; see --max-time"
+    assert records(out)["1"]["text"] == "/1"
+
+
+def test_how_long_a_pause_is_waited_out_can_be_said(server: Server, out: Path) -> None:
+    urls = [f"{server.url}/refused", f"{server.url}/1"]
+    assert run(["fetch", *urls, "--concurrency", "1", "--max-retry-after", "6.5", "--out", str(out)]) == 1
+    assert records(out)["refused"]["error"] == "429 Too Many Requests"
+    assert re.fullmatch(r"the server asks to wait [67][.\d]* s; see --max-retry-after", records(out)["1"]["error"])
+
+
 def test_the_rate_holds(server: Server, out: Path) -> None:
     assert (
         run(["fetch", *(f"{server.url}/{number}" for number in range(12)), "--rate", "4/200ms", "--out", str(out)]) == 0
@@ -239,6 +276,9 @@ USAGE = [
     (["x", "--timeout", "0"], "Invalid value for '--timeout': 0.0 is not in the range x>0."),
     (["x", "--header", "no colon"], "Invalid value for '-H' / '--header': a header is written 'Name: value'"),
     (["x", "--header", "ü: x"], "Invalid value for '-H' / '--header': a header is written 'Name: value'"),
+    (["x", "--header", "X: ü"], "Invalid value for '-H' / '--header': a header is written 'Name: value', in plain"),
+    (["x", "--header", "N ame: x"], "Invalid value for '-H' / '--header': a header is written 'Name: value'"),
+    (["x", "--header", ": x"], "Invalid value for '-H' / '--header': a header is written 'Name: value'"),
     (["x", "--nope"], "No such option"),
 ]
 

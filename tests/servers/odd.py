@@ -19,6 +19,7 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/large": (200, {}, b"x" * (2**20 + 1)),
     "/limits": (200, {"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": "60", "X-RateLimit-Reset": "30"}, b""),
     "/refused": (429, {"Retry-After": "7"}, b""),
+    "/markup": (200, {"RateLimit-Policy": '"[/b]day";q=9;w=86400', "RateLimit": '"[/b]day";r=5;t=60'}, b""),
 }
 
 
@@ -34,6 +35,13 @@ class Odd(BaseHTTPRequestHandler):
         self.server.agents.add(self.headers.get("User-Agent", ""))
         if path == "/hang":
             self.server.closing.wait()
+            self.close_connection = True
+            return
+        if path == "/drip":
+            self.send_response(200)
+            self.end_headers()
+            while not self.server.closing.wait(0.05):
+                self.wfile.write(b"x")
             self.close_connection = True
             return
         status, headers, body = ANSWERS.get(path, (200, {}, path.encode()))

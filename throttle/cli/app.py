@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,11 +34,26 @@ def _number(text: str) -> float | None:
         return None
 
 
+_LINE = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t -~]*)")  # RFC 9110 section 5.6.2: a name is a token
+
+
 def _header(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = [(name.strip(), value.strip()) for name, colon, value in (text.partition(":") for text in values) if colon]
-    if len(pairs) < len(values) or not all(name.isascii() and value.isprintable() for name, value in pairs):
-        raise click.BadParameter("a header is written 'Name: value'", ctx, param)
-    return pairs
+    lines = [_LINE.fullmatch(text) for text in values]
+    if None in lines:  # which one is not said: its value may be a secret
+        raise click.BadParameter("a header is written 'Name: value', in plain ASCII", ctx, param)
+    return [(line[1], line[2].strip()) for line in lines if line]
+
+
+def _picture(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in (".png", ".svg"):
+        raise click.BadParameter(f"a picture is a .png or .svg file, not {str(value)!r}", ctx, param)
+    return value
+
+
+def _count(name: str, default: int | None, text: str, metavar: str = "N") -> Callable[[Any], Any]:
+    """An option that takes a whole number of at least 1."""
+    shown = default is not None
+    return click.option(name, type=click.IntRange(1), default=default, show_default=shown, metavar=metavar, help=text)
 
 
 HEADER: Callable[[Any], Any] = click.option(
@@ -51,6 +69,12 @@ TIMEOUT: Callable[[Any], Any] = click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, metavar="SECONDS",
     help="How long a server may be silent."
 )  # fmt: skip
+PLOT: Callable[[Any], Any] = click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_picture,
+    help="Also draw the picture into this .png or .svg file.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,15 +83,13 @@ def commands() -> None:
     """Stay under an API's rate limit, and recover by yourself."""
 
 
-@commands.command()
-@click.option("--items", type=click.IntRange(1), default=300, show_default=True, help="How many items to scrape.")
+@commands.command(short_help="Scrape a rate-limited server of its own, live.")
+@_count("--items", 300, "How many items to scrape.")
 @click.option("--limit", callback=_rate, metavar="RATE", default="20/s", show_default=True, help="The server's limit.")
 @click.option("--rate", callback=_rate, metavar="RATE", help="The client's own limit.  [default: the server's]")
 @click.option("--unknown", is_flag=True, help="The client does not know the limit, and learns it.")
-@click.option("--concurrency", type=click.IntRange(1), default=10, show_default=True, help="Requests at once.")
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the picture into this PNG file."
-)
+@_count("--concurrency", 10, "Requests at once.")
+@PLOT
 def demo(items: int, limit: Rate, rate: Rate | None, unknown: bool, concurrency: int, plot: Path | None) -> int:
     """Scrape a real rate-limited server, started for this on a free local port.
 
@@ -85,7 +107,7 @@ def demo(items: int, limit: Rate, rate: Rate | None, unknown: bool, concurrency:
     return run_demo(items=items, limit=limit, rate=rate, concurrency=concurrency, plot=plot)
 
 
-@commands.command()
+@commands.command(short_help="Download URLs politely, one line of JSON each.")
 @click.argument("urls", nargs=-1, metavar="[URL]...")
 @click.option("--from", "source", metavar="FILE", help="Read URLs from this file, one a line; - is standard input.")
 @click.option(
@@ -101,17 +123,24 @@ def demo(items: int, limit: Rate, rate: Rate | None, unknown: bool, concurrency:
     help='All requests together: "10/s", "100/min".  [default: what servers say]',
 )
 @click.option("--per-host", callback=_rate, metavar="RATE", help="The requests to each host.")
-@click.option("--concurrency", type=click.IntRange(1), default=10, show_default=True, help="Requests at once.")
+@_count("--concurrency", 10, "Requests at once.")
+@_count("--attempts", 5, "Tries of each URL, the first included.")
 @click.option(
-    "--attempts", type=click.IntRange(1), default=5, show_default=True, help="Tries of each URL, the first included."
-)
-@click.option(
-    "--max-size", type=click.IntRange(1), default=64, show_default=True, metavar="MIB", help="Largest body taken."
-)
+    "--max-retry-after", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS",
+    help="Longest pause that is waited out when a server asks for it."
+)  # fmt: skip
 @TIMEOUT
+@click.option(
+    "--max-time", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True, metavar="SECONDS",
+    help="Longest that a body may take."
+)  # fmt: skip
+@_count("--max-size", 64, "Largest body taken.", "MIB")
 @HEADER
 def fetch(**options: Any) -> int:
     """Download URLs politely, one line of JSON each, written as they come.
+
+    \b
+      throttle fetch --from urls.txt --rate 10/s --out results.jsonl
 
     A line has url, status, type, seconds, at, and the body: as text where its charset reads it, else as base64. A URL
     that failed has error instead; it never stops the others. Ctrl-C stops cleanly: the same command goes on where it
@@ -128,11 +157,12 @@ def fetch(**options: Any) -> int:
 @click.argument("url")
 @TIMEOUT
 @HEADER
-def probe(url: str, timeout: float, headers: list[tuple[str, str]]) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, in seconds, instead of tables.")
+def probe(url: str, timeout: float, headers: list[tuple[str, str]], as_json: bool) -> int:
     """Ask once, and show which limits the server announces."""
     from .probe import run_probe
 
-    return run_probe(url, timeout=timeout, headers=headers)
+    return run_probe(url, timeout=timeout, headers=headers, as_json=as_json)
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> list[int]:
@@ -146,23 +176,12 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     return numbers
 
 
-def _picture(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None and value.suffix.lower() not in (".png", ".svg"):
-        raise click.BadParameter(f"a picture is a .png or .svg file, not {str(value)!r}", ctx, param)
-    return value
-
-
-@commands.command()
-@click.option("--runs", type=click.IntRange(1), default=100, show_default=True, help="Runs of each kind.")
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same numbers.")
+@commands.command(short_help="Which backoff? The study of clients that contend.")
+@_count("--runs", 100, "Runs of each kind.")
+@click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="The same seed, the same numbers.")
 @click.option("--clients", callback=_numbers, metavar="N,N...", help="How many contend.  [default: 10,20,... to 190]")
-@click.option("--jobs", type=click.IntRange(1), help="Processes at once.  [default: one for each processor]")
-@click.option(
-    "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=_picture,
-    help="Also draw the picture into this .png or .svg file.",
-)
+@_count("--jobs", None, "Processes at once.  [default: one for each processor]")
+@PLOT
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with standard errors, instead of tables.")
 def simulate(plot: Path | None, **options: Any) -> int:
     """Which backoff? The published study of clients that contend, with this library's own backoffs.
@@ -245,3 +264,10 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except click.Abort:
         return 130
+    except OSError as error:
+        what = error.filename
+        if what is None:
+            what = "cannot write standard output"
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # or Python would complain, too, of what is in it
+        click.echo(f"throttle: {what}: {error.strerror or error}", err=True)
+        return 1

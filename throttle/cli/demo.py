@@ -22,7 +22,7 @@ from rich.table import Table
 from .. import Rate, Retry, Throttle, ThrottleError
 from ..events import Event, Paused
 from ..rates import exact
-from .picture import check_writable, draw_png, draw_terminal
+from .picture import check_writable, draw_file, draw_terminal
 
 __all__ = ["run_demo", "serving"]
 
@@ -143,7 +143,7 @@ def run_demo(*, items: int, limit: Rate, rate: Rate | None, concurrency: int, pl
         check_writable(plot)  # now, not after half a minute
     try:
         with serving(limit, items) as address:
-            console.print(f"a server at {address} admits {spelled(limit)}; scraping {items} items {pace}")
+            console.print(f"a server at {address} admits {spelled(limit)}\nscraping {items} items {pace}")
             outcome = asyncio.run(watched(address, rate, items, concurrency, console))
     except KeyboardInterrupt:
         console.print("stopped")
@@ -155,7 +155,7 @@ def run_demo(*, items: int, limit: Rate, rate: Rate | None, concurrency: int, pl
     moments = (outcome.granted, outcome.refused, int(limit.permits), limit.per)
     out.print(draw_terminal(*moments, out.width))
     if plot is not None:
-        draw_png(plot, *moments, f"{len(outcome.granted)} requests {pace}")
+        draw_file(plot, *moments, f"{len(outcome.granted)} requests {pace}")
         out.print(f"the picture is in {plot}")
     return 0
 

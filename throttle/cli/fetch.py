@@ -21,9 +21,9 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from .. import AllOf, Rate, Retry, SlidingWindow, Throttle, ThrottleTransport
+from .. import AllOf, Rate, Retry, RetryAfterTooLong, SlidingWindow, Throttle, ThrottleTransport
 from ..events import Event, Paused, Refused
-from .probe import with_agent
+from .probe import reason, with_agent
 from .results import Results
 
 __all__ = ["Options", "run_fetch"]
@@ -40,6 +40,8 @@ class Options:
     per_host: Rate | None
     concurrency: int
     attempts: int
+    max_retry_after: float
+    max_time: float
     max_size: int
     timeout: float
     headers: list[tuple[str, str]]
@@ -47,6 +49,10 @@ class Options:
 
 class TooLarge(Exception):
     """A body above `--max-size`."""
+
+
+class TooSlow(Exception):
+    """A body that does not end within `--max-time`."""
 
 
 def limiter_for(options: Options) -> AllOf | None:
@@ -67,13 +73,13 @@ def client_for(options: Options, watch: Callable[[Event], None]) -> httpx.AsyncC
         limits=httpx.Limits(max_connections=options.concurrency),  # bodies count as requests under way, too
         follow_redirects=True,
     )
-    retry = Retry.for_http(attempts=options.attempts)
+    retry = Retry.for_http(attempts=options.attempts, max_retry_after=options.max_retry_after)
     limiter = limiter_for(options)
     ThrottleTransport.wrap(client, limiter=limiter, retry=retry, concurrency=options.concurrency, on_event=watch)
     return client
 
 
-async def download(client: httpx.AsyncClient, url: str, most: int) -> dict[str, Any]:
+async def download(client: httpx.AsyncClient, url: str, options: Options) -> dict[str, Any]:
     """The record of one URL: what it gave, or its error; never an exception for anything that a URL can do."""
     started = time.monotonic()
     record: dict[str, Any] = {"url": url}
@@ -83,22 +89,28 @@ async def download(client: httpx.AsyncClient, url: str, most: int) -> dict[str, 
             if response.is_error:
                 record["error"] = f"{response.status_code} {response.reason_phrase}".strip()
             else:
-                record |= described(response, await body_of(response, most))
+                record |= described(response, await body_of(response, options))
+    except RetryAfterTooLong as error:
+        record["error"] = f"the server asks to wait {error.retry_after:.6g} s; see --max-retry-after"
     except Exception as error:  # one broken URL, of whatever kind, is one line
-        record["error"] = f"{type(error).__name__}: {error}".rstrip(": ")
+        record["error"] = reason(error)
     return record | {
         "seconds": round(time.monotonic() - started, 3),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-async def body_of(response: httpx.Response, most: int) -> bytes:
-    """The body, if it is no larger than `most` bytes."""
+async def body_of(response: httpx.Response, options: Options) -> bytes:
+    """The body, if it is not too large and does not take too long."""
     body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > most:
-            raise TooLarge(f"more than {most // 2**20} MiB; see --max-size")
+    try:
+        async with asyncio.timeout(options.max_time):
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > options.max_size * 2**20:
+                    raise TooLarge(f"more than {options.max_size} MiB; see --max-size")
+    except TimeoutError:
+        raise TooSlow(f"more than {options.max_time:g} s; see --max-time") from None
     return bytes(body)
 
 
@@ -169,6 +181,8 @@ async def urls(options: Options, descriptor: int | None, skip: set[str], tally: 
 def source(options: Options) -> Generator[int | None]:
     """The descriptor that URLs are read from besides the arguments. Raises `ClickException`."""
     if options.source == "-" or (options.source is None and "-" in options.urls):
+        if sys.stdin is None:  # as `<&-` leaves it
+            raise click.ClickException("cannot read standard input: it is closed")
         yield sys.stdin.fileno()
     elif options.source is None:
         yield None
@@ -190,13 +204,14 @@ class Watch:
     def __init__(self, tally: Counter[str]) -> None:
         self.console: Console = Console(stderr=True, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress: Progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console)
+        note = TextColumn("{task.fields[note]}", markup=False)  # [fe80::1] is a host
+        self.progress: Progress = Progress(*columns, note, console=self.console)
         self.tally: Counter[str] = tally
         self.bar: TaskID = self.progress.add_task("fetching", total=None, note="")
 
-    def live(self) -> AbstractContextManager[object]:
-        """The bar, as long as the block lasts."""
-        return self.progress if self.console.is_terminal else nullcontext()
+    def live(self, results: Results) -> AbstractContextManager[object]:
+        """The bar, as long as the block lasts; not where the results scroll by."""
+        return self.progress if self.console.is_terminal and not results.on_terminal() else nullcontext()
 
     def event(self, event: Event) -> None:
         """A hook for `on_event`."""
@@ -224,12 +239,12 @@ async def fetch_all(options: Options, descriptor: int | None, results: Results, 
     async with client_for(options, watch.event) as client:
 
         async def one(url: str) -> None:
-            record = await download(client, url, options.max_size * 2**20)
+            record = await download(client, url, options)
             results.write(record)  # here, not by who collects: what is done is never lost to a Ctrl-C
             watch.done(record)
 
         todo = urls(options, descriptor, results.fetched, watch.tally)
-        with watch.live():
+        with watch.live(results):
             async with Throttle(False).map(one, todo) as done:
                 async for _ in done:
                     pass

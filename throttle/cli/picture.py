@@ -1,4 +1,4 @@
-"""Requests per moment against the limit: in the terminal, or as a PNG file."""
+"""Requests per moment against the limit: in the terminal, or as a PNG or SVG file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-__all__ = ["check_writable", "draw_png", "draw_terminal", "sliding"]
+__all__ = ["check_writable", "draw_file", "draw_terminal", "sliding"]
 
 STEPS = 400  # moments along the time axis, besides those of the requests
 ROWS = 10  # text rows up to the limit
@@ -53,10 +53,10 @@ def draw_terminal(granted: Sequence[float], refused: Sequence[float], limit: int
     return text.append(f"       0 s{f'{end:.1f} s':>{columns - 2}}")
 
 
-def draw_png(
+def draw_file(
     path: Path, granted: Sequence[float], refused: Sequence[float], limit: int, window: float, title: str
 ) -> None:
-    """The same picture as a PNG file. Raises `OSError` where it cannot be written."""
+    """The same picture as a PNG or SVG file. Raises `OSError` where it cannot be written."""
     figure: Any = import_module("matplotlib.figure").Figure(figsize=(9, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     moments, counts = sliding(granted, window, max([*granted, *refused, window]))
@@ -71,7 +71,7 @@ def draw_png(
     axes.set_ylim(0, max([limit, *counts]) * 1.25)
     axes.legend(loc="upper right", ncols=3, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, format="png")
+    figure.savefig(path, format=path.suffix[1:].lower())
 
 
 def check_writable(path: Path) -> None:

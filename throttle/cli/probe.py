@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,8 +14,9 @@ from rich.table import Table
 
 from .. import __version__
 from ..hints import Hints, read_hints
+from ..listening import leaves_of
 
-__all__ = ["run_probe", "with_agent"]
+__all__ = ["reason", "run_probe", "with_agent"]
 
 MOST = 65536  # bytes of the body that are looked at
 
@@ -22,6 +25,16 @@ def with_agent(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers of a request: those given, and who asks, unless they say so themselves."""
     named = any(name.lower() == "user-agent" for name, _ in headers)
     return headers if named else [("User-Agent", f"throttle/{__version__}"), *headers]
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line.
+
+    >>> reason(ExceptionGroup("several", [OSError("first"), OSError("second")]))
+    'OSError: first'
+    """
+    leaves = leaves_of(error)
+    return reason(leaves[0]) if leaves else " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
 
 
 async def ask(url: str, timeout: float, headers: list[tuple[str, str]]) -> tuple[httpx.Response, Hints]:
@@ -43,13 +56,16 @@ def told(value: Any, unit: str = "") -> str:
     return "–" if value is None else f"{value:g}{unit}" if isinstance(value, float | int) else str(value)
 
 
-def run_probe(url: str, *, timeout: float, headers: list[tuple[str, str]]) -> int:
+def run_probe(url: str, *, timeout: float, headers: list[tuple[str, str]], as_json: bool) -> int:
     """Ask and show; the exit status."""
     try:
         response, hints = asyncio.run(ask(url, timeout, headers))
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise click.ClickException(f"{url}: {type(error).__name__}: {error}".rstrip(": ")) from error
-    console = Console(soft_wrap=True)
+    except Exception as error:  # whatever a URL and its server can do is one line
+        raise click.ClickException(f"{url}: {reason(error)}") from error
+    if as_json:
+        click.echo(json.dumps({"url": str(response.url), "status": response.status_code, **asdict(hints)}))
+        return 0
+    console = Console(soft_wrap=True, markup=False)  # a server's words are words
     facts = Table.grid(padding=(0, 2))
     facts.add_row("status", f"{response.status_code} {response.reason_phrase}")
     facts.add_row("refused", "yes, for a limit" if hints.refused else "no")

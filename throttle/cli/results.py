@@ -26,6 +26,8 @@ class Results:
     def __init__(self, name: str) -> None:
         self.name: str = "standard output" if name == "-" else name
         self.fetched: set[str] = set()
+        if name == "-" and sys.stdout is None:  # as `>&-` leaves it
+            raise click.ClickException("standard output is closed: give --out FILE")
         if name == "-":
             self._file: BinaryIO = io.FileIO(sys.stdout.fileno(), "wb", closefd=False)
             return
@@ -43,6 +45,10 @@ class Results:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+    def on_terminal(self) -> bool:
+        """Whether a person sees them come."""
+        return self._file.isatty()
 
     def _resume(self, path: Path) -> None:
         """Learn what is there; leave the file at the end of a whole line."""
