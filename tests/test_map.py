@@ -234,6 +234,72 @@ def test_the_first_exception_ends_it_as_it_is(run: Any) -> None:
     run(play)
 
 
+def test_a_call_cannot_end_the_loop_without_a_word(run: Any) -> None:
+    async def empty(_: int) -> Any:
+        return await anext(Iterated(0))
+
+    async def play() -> None:
+        with pytest.raises(RuntimeError, match=r"^the call of 7 raised StopAsyncIteration$") as told:
+            await collected(Throttle(False).map(empty, [7, 8]))
+        assert isinstance(told.value.__cause__, StopAsyncIteration)
+        [(_, error)] = await collected(Throttle(False).map(empty, [7], return_exceptions=True))
+        assert isinstance(error, StopAsyncIteration)
+
+    run(play)
+
+
+def test_what_fails_behind_the_block_is_not_told(run: Any) -> None:
+    """Calls with tasks of their own are cancelled and fail at once: on trio in one group."""
+
+    async def fails_late() -> None:
+        try:
+            await anyio.sleep(9)
+        finally:
+            raise OSError("late")
+
+    async def work(number: int) -> int:
+        if number:
+            async with anyio.create_task_group() as group:
+                group.start_soon(fails_late)
+                await anyio.sleep(9)
+        return number
+
+    async def play() -> None:
+        with pytest.raises(LookupError, match="own"):
+            async with Throttle(False).map(work, [1, 2, 0]) as results:
+                async for _ in results:
+                    raise LookupError("own")
+
+    run(play)
+
+
+class Exit(BaseException):
+    """As SystemExit, which asyncio does not wait for."""
+
+
+def test_what_ends_the_program_ends_it(run: Any) -> None:
+    """Also from a task of a call that is cancelled."""
+
+    async def exits() -> None:
+        try:
+            await anyio.sleep(9)
+        finally:
+            raise Exit
+
+    async def work(_: int) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(exits)
+            await anyio.sleep(9)
+
+    async def play() -> None:
+        with pytest.raises(BaseExceptionGroup) as told:
+            async with Throttle(False).map(work, [1]):
+                await anyio.sleep(0.1)
+        assert told.value.split(Exit)[1] is None
+
+    run(play)
+
+
 def test_exceptions_as_results(run: Any) -> None:
     async def play() -> None:
         pairs = await collected(Throttle(False).map(sleep_for, [3, -2, 1], return_exceptions=True))
@@ -470,6 +536,7 @@ async def test_a_key_that_is_none_of_them() -> None:
         (sleep_for, [], {"read_ahead": 1.5}, ValueError, "1.5"),
         (sleep_for, [], {"read_ahead": True}, ValueError, "True"),
         (sleep_for, [], {"key": "k"}, TypeError, "key takes a function of an item"),
+        (sleep_for, [], {"key": sleep_for}, TypeError, "key takes a plain function, not the async "),
         (sleep_for, [], {"keys": str}, TypeError, "keys"),
         (5, [], {}, TypeError, "is for async functions"),
         (Items.__aiter__, [], {}, TypeError, "async generator"),

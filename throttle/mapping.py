@@ -86,6 +86,11 @@ class Mapped(Generic[Item, Result]):
             result = await self._call(item)
         except Exception as error:
             self._results.put(item, None, error)
+        except BaseExceptionGroup as group:  # on trio: as the map was left, some of it was cancelled and some failed
+            cancelled, failed = group.split(anyio.get_cancelled_exc_class())
+            if cancelled is None or not isinstance(failed, Exception):
+                raise
+            raise cancelled from None  # the caller's own exception, not a group of what failed behind it
         else:
             self._results.put(item, result, None)
 
@@ -159,4 +164,6 @@ class Results(Generic[Item, Result]):
             return item, result
         if self._return_exceptions:
             return item, error  # type: ignore[return-value]  # asked for
+        if isinstance(error, StopAsyncIteration):  # as it is, it would end the loop without a word: see PEP 479
+            raise RuntimeError(f"the call of {item!r} raised StopAsyncIteration") from error
         raise error
