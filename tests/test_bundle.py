@@ -828,6 +828,7 @@ async def test_a_bound_limiter_keeps_its_key() -> None:
         ({"concurrency_per_key": -1}, ValueError, "concurrency_per_key must be a whole number of at least 1, not -1"),
         ({"concurrency_per_key": False}, ValueError, "not False"),
         ({"on_event": "print"}, TypeError, "on_event takes a function of one event, not 'print'"),
+        ({"on_event": asyncio.sleep}, TypeError, "on_event takes a plain function, not the async "),
         ({"rate": "10/s"}, TypeError, "rate"),
     ],
 )

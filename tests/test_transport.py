@@ -940,6 +940,7 @@ def test_a_bad_extension_is_one_clear_error(extension: Any, error: Any, says: st
         ({"retry": 3}, TypeError, "not 3"),
         ({"retry": RetryClass}, TypeError, "retry takes a Retry"),
         ({"key": 5}, TypeError, "5"),
+        ({"key": None}, TypeError, "key takes a str or a function that gives one, not None"),
         ({"cost": -1}, ValueError, "-1"),
         ({"cost": 11, "limiter": "10/s"}, CostExceedsBurst, "11"),
         ({"max_wait": -1}, ValueError, "-1"),

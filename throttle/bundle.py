@@ -12,7 +12,7 @@ from .decorators import check_async
 from .events import Event
 from .limiter import BaseLimiter, Bound
 from .policy import is_async
-from .service import LimiterLike, Service
+from .service import LimiterLike, Service, check_plain
 from .tally import KeyStatistics
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class Throttle:
         work = _awaiting(fn, "Throttle.map")
         if not (key is None or callable(key)):
             raise TypeError(f"key takes a function of an item that gives its key, not {key!r}")
+        check_plain(key=key)
         pays = self._pays(fn)
 
         async def one(item: Item) -> T:

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .limiter import Bound
 from .policy import is_async
-from .service import LimiterLike, Service
+from .service import LimiterLike, Service, check_plain
 
 __all__ = ["throttled"]
 
@@ -46,7 +46,8 @@ def throttled(
     if given is None or isinstance(given, bool) or callable(given):
         raise TypeError('@throttled needs a limiter or a rate: @throttled("10/s")')
     service = Service(limiter)
-    service.check(cost=cost, key=key, max_wait=max_wait)
+    service.check(cost=cost, key="" if key is None else key, max_wait=max_wait)
+    check_plain(settle=settle)
     if key is not None and isinstance(limiter, Bound):
         raise TypeError(f"{limiter!r} is bound to its key and takes no other, not {key!r}")
     if not (settle is None or callable(settle)):

@@ -25,7 +25,7 @@ from .gate import Slots
 from .limiter import BaseLimiter, Bound, RuleLimiter, limiter_of
 from .listening import attribute, listen
 from .permits import Begun, Booking, Permit
-from .policy import HTTPRules
+from .policy import HTTPRules, is_async
 from .rates import Rate, check_number
 from .retrying import Retry
 from .tally import KeyStatistics, Tally
@@ -33,7 +33,7 @@ from .tally import KeyStatistics, Tally
 if TYPE_CHECKING:
     from .hints import Hints
 
-__all__ = ["LimiterLike", "Service", "Unlimited", "Work", "http_wants"]
+__all__ = ["LimiterLike", "Service", "Unlimited", "Work", "check_plain", "http_wants"]
 
 T = TypeVar("T")
 LimiterLike = BaseLimiter | Bound | Rate | str | float
@@ -111,6 +111,7 @@ class Service:
             raise TypeError(f"retry takes a Retry, such as Retry(on=OSError), or None; not {retry!r}")
         if not (on_event is None or callable(on_event)):
             raise TypeError(f"on_event takes a function of one event, not {on_event!r}")
+        check_plain(on_event=on_event)
         self.limiter: BaseLimiter | Bound = _limiter(limiter)
         self.retry = retry
         self.on_event = on_event
@@ -132,8 +133,9 @@ class Service:
         if not callable(cost):
             core, ours = self.core_and_key("")
             core.check(core.cost(cost), ours)
-        if not (key is None or isinstance(key, str) or callable(key)):
+        if not (isinstance(key, str) or callable(key)):
             raise TypeError(f"key takes a str or a function that gives one, not {key!r}")
+        check_plain(cost=cost, key=key)
         if max_wait is not None:
             check_number("max_wait (seconds)", max_wait)
 
@@ -308,6 +310,13 @@ class Service:
                 self.on_event(event)
             except Exception:
                 _log.exception("on_event failed on %s", type(event).__name__)
+
+
+def check_plain(**functions: Any) -> None:
+    """Refuse async functions where nobody would await what they give."""
+    for name, function in functions.items():
+        if is_async(function):
+            raise TypeError(f"{name} takes a plain function, not the async {function!r}")
 
 
 def _limiter(given: LimiterLike | bool | None) -> BaseLimiter | Bound:
