@@ -7,7 +7,7 @@ from typing import Any
 
 import fuzzing
 import pytest
-from fuzzing import LONGEST, careful, checked, made, naive, share, worst_cases
+from fuzzing import LONGEST, USUAL, careful, checked, made, naive, share, usual, worst_cases
 
 from throttle import hints
 
@@ -23,6 +23,10 @@ def test_random_and_mutated_headers() -> None:
 
 def test_the_longest_fields() -> None:
     assert max(careful(case) for case in list(worst_cases())[::97]) < LONGEST * LOADED
+
+
+def test_usual_responses() -> None:
+    assert usual(rounds=50) < USUAL * LOADED
 
 
 @pytest.mark.parametrize(

@@ -106,12 +106,10 @@ class _Reader:
         self.policies: dict[str, list[Told]] = {}
         self.others: list[Told] = []
 
-    def read(self, place: Place, values: list[str]) -> None:
-        key, part = place
+    def read(self, key: tuple[str, str], part: str, values: list[str]) -> None:
+        """A field that is more than one number of a limit."""
         family, name = key
-        if part in _OF_ONE:
-            self.part(key, part, values)
-        elif part == "policy":
+        if part == "policy":
             self.policies.setdefault(family, []).extend(policies(", ".join(values)))
         elif part == "all":
             self.combined.append((family, values))
@@ -132,9 +130,7 @@ class _Reader:
 
     def part(self, key: tuple[str, str], part: str, values: list[str]) -> None:
         """One number of a limit; of repeated fields the more careful one."""
-        told = self.told.get(key)
-        if told is None:
-            told = self.of(key)
+        told = self.told.get(key) or self.of(key)
         if part in _COUNTS and is_plain(values):  # nearly always
             setattr(told, part, float(values[0]))
         elif part in ("reset", "after"):
@@ -176,7 +172,9 @@ class _Reader:
 
     def one_field(self, family: str, values: list[str]) -> list[Told]:
         """A RateLimit field; or a lone number under such a name (Zendesk), which is the limit."""
-        text = ", ".join(values)
+        text = values[0] if len(values) == 1 else ", ".join(values)
+        if text[:1] == '"':
+            return named_limits(text, self.moment)
         told = nameless_limit(text, self.moment)
         if told is not None:
             return [told]
@@ -285,7 +283,7 @@ def _told_something(found: list[Told]) -> list[Told]:
     return full or [told for told in found if told.reset is not None]
 
 
-_MOST = 120  # fields: no server sends so many
+_MOST = 60  # fields: no server sends so many
 
 
 def read_limits(fields: Mapping[str, list[str]], moment: Moment, unit: float = 1.0) -> list[Told]:
@@ -293,6 +291,11 @@ def read_limits(fields: Mapping[str, list[str]], moment: Moment, unit: float = 1
     reader = _Reader(moment, unit)
     for field, values in islice(fields.items(), _MOST):
         place = _place(field)
-        if place is not None:
-            reader.read(place, values)
+        if place is None:
+            continue
+        key, part = place
+        if part in _OF_ONE:
+            reader.part(key, part, values)
+        else:
+            reader.read(key, part, values)
     return reader.limits()

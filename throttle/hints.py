@@ -11,7 +11,7 @@ from .bodies import Said, code_says_so, read_body
 from .families import read_limits
 from .ietf import Told
 from .resets import Moment, numbers, whole_text
-from .retry_after import LONGEST, decoded, plain_number, wait_in
+from .retry_after import LONGEST, LONGEST_TEXT, decoded, plain_number, wait_in
 from .vendors import ERRORS, NO_RETRY, SCOPES, Host, host_entry
 
 __all__ = ["Hints", "Quota", "read_hints"]
@@ -119,6 +119,7 @@ _TELLING = (403, 413, 503, *_REFUSALS)  # statuses that say something without an
 _WORDS = ("limit", "retry", "x-mbx-", *ERRORS)  # one of them is in the name of every field that says something
 _LONGEST_NAME = 80
 _BESIDE = frozenset({"date", "age"})  # needed to read the others
+_TEXTS = frozenset({str, bytes})
 
 
 def _pairs(headers: Any) -> Sequence[Any]:
@@ -162,10 +163,10 @@ def _fields(pairs: Sequence[Any]) -> tuple[dict[str, list[str]], bool]:
         plan, telling = _plan(tuple([name for name, _ in pairs]))
         for at, known in plan:
             _, value = pairs[at]
-            if type(value) is bytes and known not in fields:  # nearly always
-                fields[known] = [value.decode("latin-1")]
-            else:
+            if known in fields or type(value) not in _TEXTS:
                 _add(fields, known, value)
+            else:  # nearly always
+                fields[known] = [value if type(value) is str else value.decode("latin-1")]
     except Exception:  # not all are pairs with names, or there are too many: one by one
         return _fields_one_by_one(pairs), True
     return fields, telling
@@ -210,21 +211,26 @@ def _first(fields: Mapping[str, list[str]], names: Iterable[str]) -> str | None:
 
 
 _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms", "x-amz-retry-after")  # openai-python; Azure SDKs; AWS SDKs
+_WAITS = ("retry-after", *_MILLISECONDS)
 
 
 def _retry_after(fields: Mapping[str, list[str]], moment: Moment) -> float | None:
     """Retry-After, of several fields the longest; milliseconds first, because the seconds beside them are rounded."""
+    if fields.keys().isdisjoint(_WAITS):
+        return None
     for name in _MILLISECONDS:
         told = [plain_number(text) for text in whole_text(fields[name])] if name in fields else []
         usable = [number for number in told if number is not None]
         if told and len(usable) == len(told):
             return min(max(usable) / 1000, LONGEST)
     waits: list[float] = []
+    room = LONGEST_TEXT
     for value in fields.get("retry-after", ()):
         text = value.strip(" \t")
         wait = plain_number(text)
         if wait is None and text:
-            wait = wait_in(text, moment.reference)
+            room -= len(text)
+            wait = wait_in(text, moment.reference) if room >= 0 else None
         if wait is not None:
             waits.append(min(wait, LONGEST))
     return max(waits, default=None)
@@ -243,8 +249,9 @@ def _is_refused(
 ) -> bool:
     if status in _REFUSALS or said.refused:
         return True
-    if any(code_says_so(code) for name in ERRORS for code in fields.get(name, ())):
-        return True
+    for name in ERRORS:
+        if name in fields and any(map(code_says_so, fields[name])):
+            return True
     if status == 413:  # RFC 9110 section 15.5.14: temporary only if it says until when
         return retry_after is not None
     return status in (403, 503) and (retry_after is not None or any(map(_is_spent, told)))
@@ -280,10 +287,11 @@ def _wait_otherwise(
     status: int, retry_after: float | None, told: list[Told], _said: Said, _vendor: Host
 ) -> float | None:
     """The longest reset of what is spent; Retry-After of a server's error, but not of a success or a redirect."""
-    times = [_time_of(one, retry_after) for one in told if _is_spent(one)]
-    if status >= 500 and retry_after is not None:
-        times.append(retry_after)
-    return max(times, default=0.0)
+    longest = retry_after if status >= 500 and retry_after is not None else 0.0
+    for one in told:
+        if _is_spent(one):
+            longest = max(longest, _time_of(one, retry_after))
+    return longest
 
 
 def _quotas(told: list[Told], *, refused: bool) -> tuple[Quota, ...]:
@@ -293,9 +301,5 @@ def _quotas(told: list[Told], *, refused: bool) -> tuple[Quota, ...]:
         if remaining is not None and remaining < 0:  # none left where it was refused, else unknown
             remaining = 0.0 if refused else None
         if not (one.limit is remaining is one.reset is one.window is None):
-            quotas.append(Quota(one.name, _float(one.limit), _float(remaining), _float(one.reset), _float(one.window)))
+            quotas.append(Quota(one.name, one.limit, remaining, one.reset, one.window))
     return tuple(quotas)
-
-
-def _float(number: float | None) -> float | None:
-    return None if number is None else float(number)

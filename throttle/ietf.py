@@ -7,6 +7,7 @@ ignored: the whole field if the grammar is broken (RFC 9651), one item if only t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,7 +32,7 @@ class Told:
     frees_itself: bool = False  # its own requests end and free it: there is no time to wait for
 
 
-PIECES = 250
+PIECES = 120
 """More list members and parameters than this in one field are not read: no server has so many limits."""
 
 
@@ -41,9 +42,9 @@ def _members(text: str) -> list[Member]:
     return parse_list(text) or []
 
 
-def _whole(value: Value | None) -> int | None:
+def _whole(value: Value | None) -> float | None:
     """A non-negative Integer, and nothing that only looks like one: neither 1.0 nor true nor a date."""
-    return value if type(value) is int and value >= 0 else None
+    return float(value) if type(value) is int and value >= 0 else None
 
 
 def _name(value: Value) -> str | None:
@@ -67,8 +68,13 @@ def nameless_limit(text: str, moment: Moment) -> Told | None:
     return Told(limit=limit, remaining=remaining, reset=None if reset is None else reset_in(reset, moment))
 
 
+_ONE = re.compile(r'"([ !#-\[\]-~]*)"; ?r=([0-9]{1,15}); ?t=([0-9]{1,15})')
+
+
 def named_limits(text: str, moment: Moment) -> list[Told]:
     """The limits of drafts 08 to 10; of two with one name and partition the tighter."""
+    if match := _ONE.fullmatch(text):  # nearly always
+        return [Told(match[1], remaining=float(match[2]), reset=reset_in(float(match[3]), moment))]
     found: dict[tuple[str, object], Told] = {}
     for value, parameters in _members(text):
         name, remaining, reset = _name(value), _whole(parameters.get("r")), _whole(parameters.get("t"))
@@ -89,22 +95,16 @@ def _tightness(told: Told) -> tuple[float, float]:
 
 def policies(text: str) -> list[Told]:
     """The policies of a RateLimit-Policy field, and those that draft 03 appends to RateLimit-Limit (nameless)."""
-    read = _policies if len(text) <= _SHORT else _policies.__wrapped__
-    return [
-        Told(name, limit, window=window, partition=partition, frees_itself=frees)
-        for name, limit, window, partition, frees in read(text)
-    ]
+    return (_policies if len(text) <= _SHORT else _policies.__wrapped__)(text)
 
 
 _SHORT = 500  # characters of a policy that is worth remembering
 
-Policy = tuple[str | None, int, int | None, object, bool]
-
 
 @lru_cache(maxsize=256)
-def _policies(text: str) -> list[Policy]:
-    """Read once: a server's policies stay the same from answer to answer."""
-    found: list[Policy] = []
+def _policies(text: str) -> list[Told]:
+    """Read once: a server's policies stay the same from answer to answer; nobody changes them."""
+    found: list[Told] = []
     for value, parameters in _members(text):
         nameless = _whole(value)
         name = None if nameless is not None else _name(value)
@@ -113,7 +113,9 @@ def _policies(text: str) -> list[Policy]:
         window = _whole(parameters.get(key)) or None
         if limit is None or (name is None and nameless is None) or (window is None and key in parameters):
             continue
-        found.append((name, limit, window, parameters.get("pk"), parameters.get("qu") == "concurrent-requests"))
+        told = Told(name, limit, window=window, partition=parameters.get("pk"))
+        told.frees_itself = parameters.get("qu") == "concurrent-requests"
+        found.append(told)
     return found
 
 

@@ -36,13 +36,15 @@ class Moment:
 
     def until(self, stamp: float) -> float:
         """Seconds until a Unix time; 0.0 if it is past."""
-        return min(max(stamp - self.reference, 0.0), LONGEST)
+        wait = stamp - self.reference
+        return 0.0 if wait < 0 else wait if wait < LONGEST else LONGEST
 
 
 _MICRO = ("us", "µs", "μs", "Âµs")  # with the two micro signs, and the first one read as Latin-1
 _LONG = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}  # seconds of one
 _SHORT = {"ms": 1e3, **dict.fromkeys(_MICRO, 1e6), "ns": 1e9}  # how many are a second: dividing keeps 72ms at 0.072
 _LONGEST_TEXT = 64
+_LONGEST_DURATION = 24  # characters: more than Go ever writes
 _MOST = 100
 _STEP = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|us|µs|μs|Âµs|ns|[dhms])")  # the longer unit first
 _RFC3339 = re.compile(
@@ -58,7 +60,7 @@ def duration(text: str) -> float | None:
     (360.0, 0.072, None)
     """
     total, at = 0.0, 0
-    if len(text) > _LONGEST_TEXT:
+    if len(text) > _LONGEST_DURATION:
         return None
     while match := _STEP.match(text, at):
         number, unit = float(match[1]), match[2]
@@ -100,14 +102,15 @@ def reset_in(number: float, moment: Moment, unit: float = 1.0) -> float:
 
 
 def _reset(text: str, moment: Moment, unit: float) -> float | None:
-    number = plain_number(text)
-    if number is not None:
-        return reset_in(number, moment, unit)
-    wait = duration(text)
-    if wait is not None:
-        return wait
-    stamp = (_rfc3339 if len(text) <= _LONGEST_TEXT else _rfc3339.__wrapped__)(text)
-    if stamp is None:
+    if text[4:5] == "-":
+        stamp = (_rfc3339 if len(text) <= _LONGEST_TEXT else _rfc3339.__wrapped__)(text)
+    else:
+        number = plain_number(text)
+        if number is not None:
+            return reset_in(number, moment, unit)
+        wait = duration(text)
+        if wait is not None:
+            return wait
         stamp = http_date(text, moment.reference)
     return None if stamp is None else moment.until(stamp)
 
@@ -148,7 +151,11 @@ def numbers(values: list[str]) -> list[float]:
 
 def whole_text(values: list[str]) -> list[str]:
     """The values of a repeated field one by one, without their parameters; at most 100, for no server tells more."""
-    texts = values
-    if len(values) > 1 or "," in values[0]:
-        texts = [part for value in values[:_MOST] for part in BETWEEN.split(value, _MOST)][:_MOST]
-    return [text.partition(";")[0].strip(" \t") for text in texts]
+    if len(values) == 1 and "," not in values[0]:
+        return [values[0].partition(";")[0].strip(" \t")]
+    texts: list[str] = []
+    for value in values:
+        texts += BETWEEN.split(value, _MOST) if "," in value else [value]
+        if len(texts) >= _MOST:
+            break
+    return [text.partition(";")[0].strip(" \t") for text in texts[:_MOST]]

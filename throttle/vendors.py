@@ -7,6 +7,7 @@ Kong and most others) needs no entry.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["ERRORS", "FIELDS", "HOSTS", "NO_RETRY", "SCOPES", "Host", "host_entry"]
 
@@ -73,7 +74,10 @@ _UNKNOWN = Host()
 
 def host_entry(host: object) -> Host:
     """The entry of a host or of the domain it is in."""
-    if not isinstance(host, str):
-        return _UNKNOWN
+    return _entry(host) if isinstance(host, str) else _UNKNOWN
+
+
+@lru_cache(maxsize=64)
+def _entry(host: str) -> Host:
     labels = host.lower().partition(":")[0].rstrip(".").rsplit(".", 2)
     return HOSTS.get(".".join(labels[-2:]), _UNKNOWN)
