@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from throttle.hints import Hints, Quota, read_hints
+from throttle.bodies import may_refuse
+from throttle.hints import Hints, Quota, read_hints, tells
 from throttle.resets import Moment, duration, reset_in, resets
 from throttle.retry_after import LONGEST
 from throttle.vendors import host_entry
@@ -662,6 +663,29 @@ def test_a_retry_after_is_never_shortened(pairs: list[tuple[str, str]], wait: in
     assert told.wait >= wait
 
 
+@given(statuses, st.lists(st.tuples(st.sampled_from([*NAMES, "Via", "X-Limes"]), st.sampled_from(TEXTS)), max_size=6))
+def test_an_answer_that_tells_nothing_is_not_read(status: int, pairs: list[tuple[str, str]]) -> None:
+    headers = httpx.Headers(pairs)
+    told = {"date", "age", "server", "via", "x-limes"}
+    assert tells(status, headers) == (status in (403, 413, 418, 429, 503, 529) or not told.issuperset(headers))
+    if not tells(status, headers):
+        assert read_hints(status, headers, now=NOW) == Hints()
+
+
+def test_headers_of_no_known_kind_are_read() -> None:
+    assert tells(200, None)
+    assert tells(200, httpx.Headers([("x" * 9000, "1")]))
+
+
+@given(statuses, bodies)
+@example(502, "too many requests")
+@example(200, '{"extensions": {"cost": {"throttleStatus": {"maximumAvailable": 5}}}}')
+@example(402, '{"error": {"code": "insufficient_quota"}}')
+def test_a_body_says_the_same_beside_fields_that_tell_nothing(status: int, body: Any) -> None:
+    beside = {"X-Should-Retry": "true"}
+    assert hear(status, {}, body=body) == hear(status, beside, body=body)
+
+
 def test_names_are_remembered_within_bounds() -> None:
     """A server that makes up names does not fill the memory."""
     for n in range(5000):
@@ -671,3 +695,16 @@ def test_names_are_remembered_within_bounds() -> None:
 
     assert families._place.cache_info().currsize <= 1024
     assert hints._known.cache_info().currsize <= 1024
+
+
+@given(statuses, bodies)
+@example(502, "ok")
+@example(503, '{"extensions": {"cost": {"throttleStatus": {"currentlyAvailable": 0}}}}')
+@example(502, '{"error": "r\\u0061te limit exceeded"}')
+@example(502, "#limitexceededexception")
+@example(502, "\u017flow down")
+def test_a_short_body_that_cannot_refuse_does_not(status: int, body: Any) -> None:
+    raw = body.encode() if isinstance(body, str) else body or b""
+    if not may_refuse(raw):
+        assert len(raw) <= 300
+        assert hear(status, {}, body=raw).refused == hear(status, {}).refused

@@ -16,7 +16,7 @@ from .ietf import Told
 from .resets import Moment, duration, reset_in
 from .retry_after import LONGEST, plain_number
 
-__all__ = ["Said", "code_says_so", "read_body"]
+__all__ = ["Said", "code_says_so", "may_refuse", "read_body"]
 
 
 @dataclass(slots=True)
@@ -58,6 +58,18 @@ _PLACES = (
     *("error", "errors", "extensions", "details", "detail", "code", "type", "__type", "status", "reason", "title"),
     *("errorCode", "errorType", "message", "Message", "msg"),
 )
+
+
+_SHORT = 300  # the words of such a body are looked at whole
+_ANYWHERE = f"{_CODE.pattern}|{_MESSAGE.pattern}|throttleStatus".replace("^", "").replace("$", "")
+_PERHAPS = re.compile(_ANYWHERE, re.IGNORECASE)
+
+
+def may_refuse(body: bytes) -> bool:
+    """Whether it is worth reading whether `body` says that a limit refused the request: a quick look at short ones."""
+    if len(body) > _SHORT or b"\\" in body:  # what is escaped cannot be seen
+        return True
+    return _PERHAPS.search(body.decode("utf-8", "replace")) is not None
 
 
 def code_says_so(text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, cast
 
 from .bodies import Said, code_says_so, read_body
@@ -84,15 +85,17 @@ def read_hints(
     """
     pairs = _pairs(headers)
     fields, telling = _fields(pairs)
-    if body is None and not telling and status not in _TELLING:
+    if not (telling or status in _TELLING) and body is None:
         return NOTHING
     if not isinstance(status, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         status = 0  # type: ignore[unreachable]  # whatever it is given
     age = max(0.0, 0.0, *numbers(fields["age"])) if "age" in fields else 0.0
     moment = Moment(now, _first(fields, ("date",)), age)
+    said = (None if body is None else read_body(body, status, moment)) or Said()
+    if not (telling or status in _TELLING or said.refused or said.told) and said.retryable:
+        return NOTHING  # no body, or the page of an outage
     vendor = host_entry(host)
     retry_after = _retry_after(fields, moment)
-    said = (None if body is None else read_body(body, status, moment)) or Said()
     told = read_limits(fields, moment, vendor.reset_unit)
     if said.told is not None:
         told.append(said.told)
@@ -111,6 +114,18 @@ def read_hints(
 
 NOTHING = Hints()
 """What most responses say."""
+
+
+_NAME = itemgetter(0)
+
+
+def tells(status: int, headers: Any) -> bool:
+    """Whether `read_hints` has anything to read in `headers` of httpx; if not, without a body it says `NOTHING`."""
+    try:
+        return status in _TELLING or _plan(tuple(map(_NAME, headers.raw)))[1]
+    except Exception:  # too many of them, or no headers of httpx
+        return True
+
 
 # ── fields ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
