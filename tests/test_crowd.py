@@ -108,6 +108,30 @@ def test_one_that_leaves_the_crowd_delays_nobody() -> None:
     asyncio.run(main())
 
 
+def test_answers_that_come_together_let_no_two_go_together() -> None:
+    """httpcore offers its first idle connection to each request that comes before it is taken, a turn later."""
+
+    async def main() -> None:
+        looking, most = 0, 0
+
+        async def pool(_: Any) -> Any:
+            nonlocal looking, most
+            looking += 1
+            if asyncio.get_running_loop().time() > 0:  # the first few are no crowd
+                most = max(most, looking)
+            await asyncio.sleep(0)
+            looking -= 1
+            await asyncio.sleep(1)
+            return HTTP.Response(200)
+
+        async with HTTP.client(HTTP.MockTransport(pool), limiter=False, concurrency=8) as client:
+            await asyncio.gather(*(client.get(URL) for _ in range(40)))
+        assert asyncio.get_running_loop().time() == 5
+        assert most == 1
+
+    run_virtual(main)
+
+
 def test_a_few_at_once_are_no_crowd() -> None:
     async def main() -> None:
         server = Near(6)

@@ -25,7 +25,8 @@ __all__ = ["Gate", "Slots", "WayBack"]
 
 _CLOSED = "closed"  # the outcome of a place that was given up
 _NEVER = 1 << 200
-_APART = 3  # turns of the loop between two of a crowd where no answer comes in between
+_APART = 3  # turns of the loop between two of a crowd where no answer comes in between ...
+_CLEAR = 2  # ... and where one does: the pool of httpcore takes a turn to give a connection away
 _AT_ONCE = 128  # grants before the loop gets a turn: a few milliseconds of work for those who wake
 
 
@@ -414,7 +415,7 @@ class Gate:
         """The work of a granted `place` has ended; `answered`: the server did not refuse it."""
         if place.holding:
             self.flights -= 1
-        self._turns = 0
+        self._turns = min(self._turns, _CLEAR)
         for slots in place.slots:
             slots.used -= 1
         back = place.probe
