@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -45,16 +46,17 @@ LIMITS: dict[str, Cost] = {
     "acquire_all_of_two": Cost(70, 1, 2.5),
     "acquire_keyed": Cost(26, 2, 1),
     "block": Cost(4, 1),
-    "permit": Cost(45, 2, 1),
+    "permit": Cost(31, 1, 1),
     "try_granted": Cost(2, 1),
     "try_refused": Cost(2, 1),
-    "throttled_call": Cost(62, 3, 1),
-    "bundle_call": Cost(68, 3, 2),
+    "throttled_call": Cost(33, 1, 1),
+    "bundle_call": Cost(40, 1, 2),
     "retry_success": Cost(1, 0),
     "retry_success_sync": Cost(2, 0),
     "retry_give_up": Cost(46, 0, 1),
-    "transport_limit": Cost(66, 2, 3),
-    "transport_learning": Cost(215, 7, 5),
+    "transport_limit": Cost(33, 1, 3),
+    "transport_learning": Cost(192, 7, 5),
+    "transport_outage": Cost(152, 3, 7),  # three attempts
     "waiting_in_line": Cost(36, 2, 8),
     "line_served": Cost(52, 0),
     "cancelled_in_line": Cost(36, 1.1, 8.5),
@@ -229,6 +231,16 @@ async def transport_limit(meter: Meter) -> None:
 @operation
 async def transport_learning(meter: Meter) -> None:
     await gets(meter)
+
+
+@operation
+async def transport_outage(meter: Meter) -> None:
+    """502, 502, 200 without waits."""
+    answers = itertools.cycle([502, 502, 200])
+    flaky = httpx.MockTransport(lambda request: httpx.Response(next(answers), content=b"ok"))
+    transport = ThrottleTransport(flaky, limiter=False, retry=Retry.for_http(backoff=Constant(0), budget=None))
+    request = httpx.Request("GET", "http://host/")
+    await each(meter, lambda: transport.handle_async_request(request))
 
 
 @operation

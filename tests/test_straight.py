@@ -94,6 +94,79 @@ def test_a_permit_of_another_clock_ends_without_a_trace() -> None:
     assert held.try_acquire_nowait()
 
 
+def test_a_quota_told_on_the_straight_way_is_heard() -> None:
+    sent: list[float] = []
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        sent.append(asyncio.get_running_loop().time())
+        told = {"X-RateLimit-Limit": "10", "X-RateLimit-Remaining": str(max(0, 3 - len(sent)))}
+        await asyncio.sleep(0.5)
+        return httpx.Response(200, headers={**told, "X-RateLimit-Reset": "30"})
+
+    async def main() -> list[float]:
+        async with client(handle, limiter=TokenBucket("10/s")) as api:
+            await api.get(URL)
+            others = [asyncio.create_task(api.get(URL)) for _ in range(6)]
+            await asyncio.sleep(10)
+            for task in others:
+                task.cancel()
+        return sent
+
+    assert len(run_virtual(main)) <= 3  # by our own count there were ten
+
+
+def test_an_outer_retry_is_told_when_an_attempt_starts() -> None:
+    async def slow(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(3)
+        return httpx.Response(200)
+
+    async def main() -> int:
+        async with client(slow, limiter=TokenBucket("1/s", burst=1)) as api:
+
+            @Retry(on=OSError, attempt_timeout=5)
+            async def twice() -> int:
+                await asyncio.sleep(1)  # before its permit: does not count
+                return (await api.get(URL)).status_code + (await api.get(URL)).status_code
+
+            with pytest.raises(TimeoutError):
+                await twice()
+
+            @Retry(on=OSError, attempt_timeout=5)
+            async def once() -> int:
+                await asyncio.sleep(4)
+                return (await api.get(URL)).status_code
+
+            return await once()
+
+    assert run_virtual(main) == 200
+
+
+def test_tasks_left_behind_by_ended_attempts_hold_nothing() -> None:
+    """A chain of tasks, each begun inside the last one's attempt, keeps no more than the last ended permit."""
+
+    async def main() -> int:
+        limiter = TokenBucket(1e6)
+        depth = 0
+
+        async def link(left: int) -> None:
+            nonlocal depth
+            await asyncio.sleep(0)  # the block around has ended
+            async with limiter.permit() as permit:
+                above = permit._outer
+                depth = 0
+                while above is not None:
+                    above, depth = above._outer, depth + 1
+                if left:
+                    tasks.append(asyncio.create_task(link(left - 1)))
+
+        tasks = [asyncio.create_task(link(50))]
+        for task in tasks:
+            await task
+        return depth
+
+    assert run_virtual(main) <= 1
+
+
 def test_decisions_are_values() -> None:
     limiter = TokenBucket("2/s", burst=1, clock=VirtualClock())
     first, second = limiter.try_acquire_nowait(), limiter.try_acquire_nowait()

@@ -30,12 +30,14 @@ class _Tally:
     def add(self, now: float) -> None:
         entries = self._entries
         self.total += 1
-        if entries and now - entries[-1][0] < _GRAIN:
-            entries[-1][1] = now
-            entries[-1][2] += 1
-        else:
-            self.expire(now)
-            entries.append([now, now, 1])
+        if entries:
+            last = entries[-1]
+            if now - last[0] < _GRAIN:
+                last[1] = now
+                last[2] += 1
+                return
+        self.expire(now)
+        entries.append([now, now, 1])
 
     def expire(self, now: float) -> None:
         entries = self._entries
@@ -82,7 +84,10 @@ class RetryBudget:
     def deposit(self, now: float) -> None:
         """A call begins at `now` seconds."""
         with self._lock:
-            self._calls.add(self._time(now))
+            if now < self._latest:
+                now = self._time(now)
+            self._latest = now
+            self._calls.add(now)
 
     def withdraw(self, now: float) -> bool:
         """Whether one more retry is allowed at `now` seconds; if so, it is taken."""
@@ -128,8 +133,11 @@ class BudgetPerKey:
 
     def of(self, key: str, now: float) -> RetryBudget:
         """The budget of `key`; each new one looks whether the oldest two are still needed."""
+        budgets = self._budgets
+        budget = budgets.get(key)
+        if budget is not None:  # one look at a dict needs no lock
+            return budget
         with self._lock:
-            budgets = self._budgets
             budget = budgets.get(key)
             if budget is None:
                 for oldest in list(islice(budgets, 2)):

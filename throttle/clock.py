@@ -7,14 +7,15 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from time import monotonic_ns
 from typing import Any, Protocol, runtime_checkable
 from weakref import finalize
 
 from .rates import ticks_of, wait_of
 
 __all__ = [
-    "REAL", "Clock", "LoopClock", "RealClock", "TrioClock", "current_clock", "default_clock", "loop_clocks", "ticks_of",
-    "wait_of",
+    "REAL", "Clock", "LoopClock", "RealClock", "TrioClock", "current_clock", "default_clock", "loop_clocks",
+    "monotonic_ns", "ticks_of", "wait_of",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from .errors import ThrottleError
 from .gate import Gate, Slots
 from .guard import Guard
 from .rates import TICKS, Exact, Rate, check_number, seconds
-from .waiting import GRANTED, Place, new_ticket, rank_of, running
+from .waiting import GRANTED, Grant, Place, new_ticket, rank_of, running
 
 if TYPE_CHECKING:
     from .adaptive import Learner
@@ -40,6 +40,7 @@ class Core(ABC):
     """
 
     remote: bool = False  # whether the counts are in a shared store
+    ends: bool = True  # whether it wants to know when work has ended of which no gate knows
     gateless: bool = False  # whether permits can be out of which no gate knows
     combines: bool = False  # whether it wants to know who is the head of a line, and from when on it is granted
 
@@ -336,19 +337,9 @@ class Core(ABC):
         _, place = self.enter(key, cost, max_wait=max_wait, priority=priority)
         return None if place.outcome is GRANTED else place
 
-    def grab(self, key: str, cost: Any) -> Place | None:
-        """A place whose work will be told to end, granted at once and without a gate; None where that takes more."""
-        if not self.gateless or key in self.gates:
-            return None
-        with self as now:
-            if self.gates:
-                self.sweep(now)
-            if key in self.gates or self.paused_until > now or self.earliest(key, now, cost, None) > now:
-                return None
-            self.take(key, now, cost, held=True)
-        place = Place(cost, new_ticket(), holding=True)
-        place.outcome, place.taken, place.sent = GRANTED, now, now
-        return place
+    def grab(self, key: str, cost: Any) -> Grant | None:
+        """A permit whose work will be told to end, granted at once and without a gate; None where that takes more."""
+        return None
 
     def gate_of(self, key: str, clock: Clock, *, out: bool) -> Gate:
         """The gate of `key` for a place that was granted without one, when `clock` was the clock; `out`: its work goes
@@ -362,8 +353,6 @@ class Core(ABC):
 
     def finish(self, key: str, place: Place, clock: Clock) -> None:
         """The work of a place that was granted without a gate has ended."""
-        if not self.holds:
-            return
         with self as now:
             if clock is not self.clock:
                 return

@@ -39,7 +39,7 @@ class Hooks:
     - `key`: whose budget it is, and what events are told.
     - `judge(outcome, failed, hints)`: whether to try again, in place of `on` and `on_result`.
     - `discard(result)`: awaited before the next attempt takes the place of a result.
-    - `notify(event)`: told of `Retrying` and `GaveUp`; must not raise.
+    - `notify(event)`: told of `Retrying`, unless `silent`, and of `GaveUp`; must not raise.
     - `keep`: results are responses: one whose server asks for too much patience is returned, not `RetryAfterTooLong`
       raised; and `judge` also decides whether an attempt that `attempt_timeout` ended may be sent again.
     """
@@ -48,6 +48,7 @@ class Hooks:
     judge: Callable[[Any, bool, Hints | None], bool] | None = None
     discard: Callable[[Any], Awaitable[object]] | None = None
     notify: Callable[[Event], object] | None = None
+    silent: bool = False
     keep: bool = False
 
 
@@ -104,7 +105,7 @@ class Driver:
         if isinstance(step, Again):
             course.failure = failure
             call.begin()
-            if self.hooks.notify is not None:
+            if self.hooks.notify is not None and not self.hooks.silent:
                 self.hooks.notify(Retrying(self.hooks.key, number, step.delay, outcome))
             return step.delay
         if step.reason == "timeout":

@@ -5,21 +5,23 @@ For httpx and httpx2 alike; `http` is the library that the request belongs to.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any
 
 import anyio
 
+from .bodies import may_refuse
 from .errors import ThrottleError
 from .events import GaveUp
-from .hints import Hints, read_hints
-from .permits import Permit
+from .hints import NOTHING, Hints, read_hints, tells
+from .permits import Permit, current_permit
 from .policy import HTTPRules
-from .service import Service, Work, http_wants
+from .service import Service, http_wants
 
-__all__ = ["Exchange", "pass_through", "prepare"]
+__all__ = ["Exchange", "pass_through", "prepare", "suffices"]
 
 _MOST = 65536  # bytes of a refused response that are read ...
 _LONGEST = 1.0  # ... and seconds that may take; closing may take as long again
@@ -36,76 +38,65 @@ def prepare() -> None:
         anyio.current_time()
 
 
-def _said(service: Service, request: Any, response: Any, body: bytes | None = None) -> Hints | None:
-    """What a response says about limits: as the policy's `hints=` hears it, else by its status, fields and body."""
+def _said(service: Service, request: Any, response: Any) -> Hints | None:
+    """What a response says about limits: as the policy's `hints=` hears it, else by its status and fields."""
     if service.retry is not None and service.retry.hints is not None:
         return service.retry.hear(response)
-    return read_hints(response.status_code, response.headers, host=request.url.host, body=body)
+    status, headers = response.status_code, response.headers
+    return read_hints(status, headers, host=request.url.host) if tells(status, headers) else NOTHING
 
 
-def _hear(service: Service, permit: Permit, request: Any, response: Any) -> Hints | None:
+def _hear(service: Service, permit: Permit, response: Any, hints: Hints | None) -> Hints | None:
     """The hints of a response, for the gate; a 503 that says nothing slows it, too: nginx's limit, or an outage."""
-    hints = _said(service, request, response)
     if response.status_code == 503 and (hints is None or not hints.refused):
         service.slow(permit)
         return None
     return hints
 
 
-async def pass_through(service: Service, work: Work, inner: Any, request: Any) -> Any:
+async def pass_through(service: Service, permit: Permit, inner: Any, request: Any) -> Any:
     """Send a request inside a call of the same service, which has paid and retries: observe only."""
-    permit = work.permit
     permit.sent_again()
     response = await inner.handle_async_request(request)
-    hints = _hear(service, permit, request, response)
+    hints = _hear(service, permit, response, _said(service, request, response))
     if hints is not None:
         service.heard(permit, response, hints)
         if hints.refused or hints.wait:
-            work.hear(response, hints)
+            permit._note(response, hints)
     return response
 
 
-async def straight(service: Service, inner: Any, http: ModuleType, request: Any, key: str, cost: Any) -> Any:
-    """One request whose first attempt is mostly its last: what that needs and no more, else an `Exchange` goes on."""
-    permit = service.grab(key, cost) if isinstance(request.stream, http.ByteStream) else None
-    if permit is None:
-        return await Exchange(service, inner, http, request).run(key=key, cost=cost)
-    outcome: Any
-    try:
-        outcome = await _attempt(service, inner, request, permit)
-    except Exception as error:
-        outcome = error
-    else:
-        hints = read_hints(outcome.status_code, outcome.headers, host=request.url.host)
-        if not (hints.refused or hints.wait) and not _repeats(service, outcome.status_code):
-            service.done(permit)
-            return outcome
-    return await Exchange(service, inner, http, request, outcome).run(key=key, cost=cost, begun=[permit])
-
-
-async def _attempt(service: Service, inner: Any, request: Any, permit: Permit) -> Any:
-    here = Work(service, permit)
-    before, outer = here.enter(), permit.enter()
-    try:
-        return await inner.handle_async_request(request)
-    except Exception:
-        raise
-    except BaseException as error:  # cancelled: the work has ended
-        permit.leave(error)
-        raise
-    finally:
-        here.leave(before)
-        permit.exit(outer)
-
-
-def _repeats(service: Service, status: int) -> bool:
-    """Whether the status alone may be a reason to send again."""
-    rules = _ANY_RULES if service.retry is None or service.retry.http is None else service.retry.http
-    return status == 503 or status in rules.statuses
+def suffices(service: Service, permit: Permit, request: Any, response: Any) -> bool:
+    """Whether the answer to a first attempt is the last, too; then its work has ended. Mostly it says nothing."""
+    status = response.status_code
+    if tells(status, response.headers):
+        hints = read_hints(status, response.headers, host=request.url.host)
+        if hints.refused or hints.wait:
+            return False
+        if hints.quotas and status not in service.repeats:
+            service.heard(permit, response, hints)
+    if status in service.repeats:
+        return False
+    service.done(permit)
+    return True
 
 
 class Exchange:
     """One request under its service; `first` is what its first attempt came to, if that was made."""
+
+    __slots__ = (
+        "_body",
+        "_first",
+        "_http",
+        "_inner",
+        "_last",
+        "_number",
+        "_permit",
+        "_put",
+        "_request",
+        "_said",
+        "_service",
+    )
 
     def __init__(self, service: Service, inner: Any, http: ModuleType, request: Any, first: Any = None) -> None:
         self._service = service
@@ -113,25 +104,30 @@ class Exchange:
         self._http = http
         self._request = request
         self._body = request.stream if isinstance(request.stream, http.ByteStream) else _watched(http)(request.stream)
-        self._last: Any = None  # the response that came last: as it came, or a copy of one that was put aside
+        self._last: Any = None  # the response that came last
+        self._said: Hints | None = None  # what it said ...
+        self._put: tuple[bytes, bool] | None = None  # ... and its body, and whether that is all, once it was put aside
         self._number = 0
         self._first = first
         self._permit: Permit
 
-    async def run(self, **options: Any) -> Any:
+    async def run(self, *, key: str, **options: Any) -> Any:
         """The last response, or the error of a request that has none."""
         request, body = self._request, self._request.stream
         request.stream = self._body
+        service = self._service
+        attempt: Callable[[], Awaitable[Any]]
+        attempt = partial(service.attempt, self._send, self._listen, key=key, **options)
+        if service.retry is not None:
+            attempt = service.retried(attempt, key=key, judge=self._judge, discard=self._put_aside, keep=True)
         try:
-            return await self._service.run(
-                self._send, listen=self._listen, judge=self._judge, discard=self._put_aside, **options
-            )
+            return await attempt()
         except ThrottleError:
             if self._last is None:  # never answered
                 raise
-            return self._last
+            return self._kept()
         except BaseException:
-            if self._last is not None:
+            if self._last is not None and self._put is None:
                 await _close(self._last)
             raise
         finally:
@@ -139,58 +135,80 @@ class Exchange:
                 request.stream = body
 
     async def _send(self) -> Any:
-        work = self._service.work_inside()
-        assert work is not None  # this is one
-        self._permit = work.permit
+        self._permit = current_permit()  # type: ignore[assignment]  # this is an attempt
         self._number += 1
-        first, self._first = self._first, None
-        if isinstance(first, Exception):
-            raise first
-        self._last = await self._inner.handle_async_request(self._request) if first is None else first
-        return self._last
+        first = self._first
+        if first is None:
+            first = await self._inner.handle_async_request(self._request)
+        else:
+            self._first = None
+            if isinstance(first, Exception):
+                raise first
+        self._last, self._put = first, None
+        return first
 
     def _listen(self, outcome: Any) -> Hints | None:
         """What the response says; a transport error says nothing."""
         if isinstance(outcome, Exception):
             return None
-        return _hear(self._service, self._permit, self._request, outcome)
+        self._said = hints = _said(self._service, self._request, outcome)
+        return _hear(self._service, self._permit, outcome, hints) if outcome.status_code == 503 else hints
 
     def _judge(self, outcome: Any, failed: bool, hints: Hints | None) -> bool:
         """Whether to send the request again."""
         retry = self._service.retry
-        if retry is None or not self._repeatable():
+        if retry is None or not (isinstance(self._body, self._http.ByteStream) or self._repeatable()):
             return False
-        wanted = http_wants(retry.http or _ANY_RULES, self._request, outcome, hints)
+        rules, request = retry.http or _ANY_RULES, self._request
+        if failed:
+            wanted = http_wants(rules, request, outcome, hints)
+        else:
+            method = request.method
+            keyed = method not in rules.methods and "idempotency-key" in request.headers
+            wanted = rules.wanted(method, status=outcome.status_code, hints=hints, keyed=keyed)
         return wanted or (retry.wants(outcome) if failed else retry.wants_result(outcome))
 
     def _repeatable(self) -> bool:
-        """Whether the body can be sent: bytes, a stream that was not begun, a form whose files can be rewound."""
+        """Whether a stream can be sent: one that was not begun, or a form whose files can be rewound."""
         body = self._body
-        if isinstance(body, self._http.ByteStream) or not body.begun:
+        if not body.begun:
             return True
         fields = getattr(body.stream, "fields", None)
         return fields is not None and all(_rewinds(getattr(field, "file", b"")) for field in fields)
 
     async def _put_aside(self, response: Any) -> None:
-        """Read a response that is tried again and close it, so that its connection is free; keep a copy."""
+        """Read a response that is tried again and close it, so that its connection is free; keep its body."""
         if isinstance(response.stream, self._http.ByteStream):  # in memory: it can be read again
             body = b"".join(response.stream)
             if not body:
                 return
-            decoded = _decoded(self._copy(response, body))
         else:
-            body, whole = await _read(response)
-            decoded = _decoded(self._copy(response, body))
-            self._last = self._copy(response, body) if whole else self._copy(response, decoded, decoded=True)
-        hints = _said(self._service, self._request, response, decoded)
-        before = _said(self._service, self._request, response)
-        if hints is None or before is None or not hints.refused:
+            self._put = await _read(response)
+            body = self._put[0]
+        retry, before = self._service.retry, self._said
+        if before is None or retry is None or retry.hints is not None:
+            return  # `hints=` has heard the response, whatever is in its body
+        if "content-encoding" in response.headers:
+            body = _decoded(self._copy(response, body))
+        if not (before.refused or may_refuse(body)):
+            return
+        hints = read_hints(response.status_code, response.headers, host=self._request.url.host, body=body)
+        if not hints.refused:
             return
         if (hints.wait or 0.0) > (before.wait or 0.0):
             self._service.more(self._permit, hints)
         if not hints.retryable:
-            self._service.notify(GaveUp(self._permit.key, self._number, self._last))
+            self._service.notify(GaveUp(self._permit.key, self._number, self._kept()))
             raise _NoUseWaiting
+
+    def _kept(self) -> Any:
+        """The last response as it came, or a copy of it if it was put aside."""
+        if self._put is not None:
+            body, whole = self._put
+            if not whole:
+                body = _decoded(self._copy(self._last, body))
+            self._last, self._put = self._copy(self._last, body, decoded=not whole), None
+        return self._last
 
     def _copy(self, response: Any, body: bytes, *, decoded: bool = False) -> Any:
         http = self._http

@@ -24,15 +24,13 @@ class Guard:
     ['first', 'later']
     """
 
-    __slots__ = ("_jobs", "_lock")
+    __slots__ = ("_jobs", "_lock", "acquire")
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._jobs: deque[Callable[[], None]] = deque()
-
-    def acquire(self) -> None:
+        self.acquire: Callable[[], bool] = self._lock.acquire  # the lock's own: this is the way of every call
         """Wait for the lock."""
-        self._lock.acquire()
+        self._jobs: deque[Callable[[], None]] = deque()
 
     def release(self) -> None:
         """Let go of the lock, and do what was left for later meanwhile."""

@@ -3,6 +3,7 @@ again."""
 
 from __future__ import annotations
 
+from collections import deque
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,12 @@ from .calls import Call, current_call, waits_are_off
 from .core import Core
 from .gate import Gate, Slots
 from .rates import check_number
-from .waiting import GRANTED, Place
+from .waiting import GRANTED, Grant, Place, granted
 
 if TYPE_CHECKING:
     from .hints import Hints
 
-__all__ = ["Begun", "Blocks", "Booking", "Permit", "check_options", "current_permit"]
+__all__ = ["Blocks", "Booking", "Permit", "check_options", "current_permit", "started", "wait_turn"]
 
 _current: ContextVar[Permit | None] = ContextVar("throttle_permit", default=None)
 
@@ -37,23 +38,34 @@ class Permit:
     """
 
     __slots__ = (
-        "_answered", "_asked", "_clock", "_core", "_ended", "_known", "_news", "_place", "_settled", "cost", "key",
+        "_answered", "_clock", "_core", "_ended", "_heard", "_known", "_news", "_outer", "_owner", "_place_or_grant",
+        "_settled", "cost", "key",
     )  # fmt: skip
 
-    def __init__(self, core: Core, key: str, gate: Gate | None, place: Place, asked: Any) -> None:
+    def __init__(
+        self, core: Core, key: str, gate: Gate | None, place: Place | Grant, asked: Any, owner: object = None
+    ) -> None:
         self._core = core
         self.key: str = key
         """The key it was granted for."""
         self._known = gate  # None as long as none was needed
         self._clock = core.clock
-        self._place = place
-        self._asked = asked
+        self._place_or_grant = place
+        self._owner: object = owner  # whose attempt it is, if it is one
+        self._heard: deque[tuple[Any, Hints]] | None = None  # what transports inside it heard last, if it is one
         self._settled = self._ended = self._news = False
         self._answered: bool | None = None  # what the server said, once it has said something
         self.cost: Any = asked
 
     def __repr__(self) -> str:
         return f"<Permit cost={self.cost!r} key={self.key!r}>"
+
+    @property
+    def _place(self) -> Place:
+        place = self._place_or_grant
+        if isinstance(place, tuple):  # most permits end before anybody wants to know more
+            place = self._place_or_grant = granted(*place)
+        return place
 
     @property
     def _gate(self) -> Gate:
@@ -82,16 +94,23 @@ class Permit:
         self._answered = not hints.refused
         if waits_are_off():
             return
-        untold = self._known is None and self.key not in self._core.gates  # nobody there who would want to know
-        silent = not (hints.refused or hints.wait or hints.quotas)
-        if not (untold and silent) and self._core.hear(self._gate, self._place, hints):
+        heard = hints.refused or hints.wait or hints.quotas or self._known is not None or self.key in self._core.gates
+        if heard and self._core.hear(self._gate, self._place, hints):  # else nobody there would want to know
             self._news = True  # heard twice, as a response and in an exception, it stays news
-        self.echo(outcome, hints)
+        self._pass_on(outcome, hints)
 
     def echo(self, outcome: Any, hints: Hints) -> None:
         """`hints` were heard already: let the retry around this call know that `outcome` says the same."""
-        if waits_are_off():
-            return
+        if not waits_are_off():
+            self._pass_on(outcome, hints)
+
+    def _note(self, response: Any, hints: Hints) -> None:
+        """A transport inside has heard `response`; an exception may carry it once more."""
+        if self._heard is None:
+            self._heard = deque(maxlen=8)
+        self._heard.append((response, hints))
+
+    def _pass_on(self, outcome: Any, hints: Hints) -> None:
         call: Call | None = current_call.get()
         if call is not None:
             call.hear(outcome, hints, held=hints.refused, news=self._news or not hints.refused)
@@ -119,21 +138,33 @@ class Permit:
         if not self._ended:
             self._ended = True
             if self._known is None:
-                self._core.finish(self.key, self._place, self._clock)
+                if self._core.ends:
+                    self._core.finish(self.key, self._place, self._clock)
             else:
                 answered = answered if self._answered is None else self._answered
                 self._core.land(self._known, self._place, answered=answered)
 
     def enter(self) -> Permit | None:
         """It is that of the running call; what to give to `exit`."""
-        outer = _current.get()
+        before = outer = _current.get()
+        while outer is not None and outer._ended:  # of a call that left this task behind
+            outer = outer._outer
+        self._outer: Permit | None = outer
         _current.set(self)
-        return outer
+        return before
 
-    def exit(self, outer: Permit | None) -> None:
+    def exit(self, before: Permit | None) -> None:
         """It is not any longer. Where the garbage collector ends its block, another call may be running."""
         if _current.get() is self:
-            _current.set(outer)
+            _current.set(before)
+
+    @staticmethod
+    def _inside(owner: object) -> Permit | None:
+        """That of the attempt of `owner` that this code runs in."""
+        permit = _current.get()
+        while permit is not None and (permit._owner is not owner or permit._ended):
+            permit = permit._outer
+        return permit
 
     def leave(self, error: BaseException | None) -> None:
         """Its block has ended, with what it raised."""
@@ -156,8 +187,7 @@ class Booking:
     """`async with limiter.permit(...) as permit`: the permit is out while the block runs. For one block only."""
 
     __slots__ = (
-        "_asked", "_before", "_begun", "_core", "_cost", "_crowded", "_key", "_max_wait", "_permit", "_priority",
-        "_slots",
+        "_asked", "_before", "_begun", "_core", "_cost", "_key", "_max_wait", "_permit", "_priority", "_slots",
     )  # fmt: skip
 
     def __init__(
@@ -169,32 +199,26 @@ class Booking:
         max_wait: float | None = None,
         priority: int = 0,
         slots: tuple[Slots, ...] = (),
-        crowded: bool = False,
     ) -> None:
         self._core, self._asked, self._key = core, asked, key
         self._cost = core.ask(asked, key)
         check_options(max_wait, priority)
         self._max_wait, self._priority, self._slots = max_wait, priority, slots
         self._begun = False
-        self._crowded = crowded and not core.remote
 
     async def __aenter__(self) -> Permit:
         if self._begun:
             raise RuntimeError("this permit() was entered already: call permit() for each block")
         self._begun = True
         core = self._core
-        gate, place = None, None if self._slots or self._crowded else core.grab(self._key, self._cost)
+        gate: Gate | None = None
+        place: Place | Grant | None = None if self._slots else core.grab(self._key, self._cost)
         if place is None:
-            gate, place = core.enter(
-                self._key, self._cost, max_wait=self._max_wait, priority=self._priority, slots=self._slots,
-                holding=True, crowded=self._crowded,
-            )  # fmt: skip
-        if place.outcome is not GRANTED:
-            await core.stand(place)
+            gate, place = await wait_turn(
+                core, self._key, self._cost, self._max_wait, self._priority, slots=self._slots
+            )
         else:
-            call = current_call.get()
-            if call is not None and call.granted is not None:
-                call.granted()
+            started()
         self._permit = permit = Permit(core, self._key, gate, place, self._asked)
         self._before = permit.enter()
         return permit
@@ -250,17 +274,32 @@ class Blocks:
         await booking.__aexit__(kind, error, trace)
 
 
-class Begun(Booking):
-    """The block of a permit that is out already."""
+async def wait_turn(
+    core: Core,
+    key: str,
+    cost: Any,
+    max_wait: float | None,
+    priority: int,
+    slots: tuple[Slots, ...] = (),
+    *,
+    crowded: bool = False,
+) -> tuple[Gate, Place]:
+    """A place at the gate of `key`, granted when its turn has come; `cost` as the rule counts."""
+    gate, place = core.enter(
+        key, cost, max_wait=max_wait, priority=priority, slots=slots, holding=True, crowded=crowded and not core.remote
+    )
+    if place.outcome is GRANTED:
+        started()
+    else:
+        await core.stand(place)
+    return gate, place
 
-    __slots__ = ()
 
-    def __init__(self, permit: Permit) -> None:
-        self._permit, self._core, self._key = permit, permit._core, permit.key
-
-    async def __aenter__(self) -> Permit:
-        self._before = self._permit.enter()
-        return self._permit
+def started() -> None:
+    """A permit was granted at once: let the retry around this call know that its attempt starts."""
+    call = current_call.get()
+    if call is not None and call.granted is not None:
+        call.granted()
 
 
 def check_options(max_wait: float | None, priority: int) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
@@ -24,7 +22,7 @@ from .events import Admitted, Event, GaveUp, Paused, Refused
 from .gate import Slots
 from .limiter import BaseLimiter, Bound, RuleLimiter, limiter_of
 from .listening import attribute, listen
-from .permits import Begun, Booking, Permit
+from .permits import Permit, check_options, started, wait_turn
 from .policy import HTTPRules, is_async
 from .rates import Rate, check_number
 from .retrying import Retry
@@ -33,7 +31,7 @@ from .tally import KeyStatistics, Tally
 if TYPE_CHECKING:
     from .hints import Hints
 
-__all__ = ["LimiterLike", "Service", "Unlimited", "Work", "check_plain", "http_wants"]
+__all__ = ["LimiterLike", "Service", "Unlimited", "check_plain", "http_wants"]
 
 T = TypeVar("T")
 LimiterLike = BaseLimiter | Bound | Rate | str | float
@@ -59,40 +57,6 @@ class _KeySlots(Slots):
     __slots__ = ("__weakref__",)
 
 
-class Work:
-    """One attempt under way: whose it is, its permit, and the responses that a transport inside it has heard."""
-
-    __slots__ = ("heard", "over", "permit", "service")
-
-    def __init__(self, service: Service, permit: Permit) -> None:
-        self.service: Service = service
-        self.permit: Permit = permit
-        self.over: bool = False  # a task that it left behind is inside it no longer
-        self.heard: deque[tuple[Any, Hints]] | None = None  # what an exception may carry once more; the latest
-
-    def enter(self) -> tuple[Work, ...]:
-        """What runs from now on is inside it; what to give to `leave`."""
-        before = _inside.get()
-        _inside.set((*before, self))
-        return before
-
-    def leave(self, before: tuple[Work, ...]) -> None:
-        """Nothing is inside it any longer."""
-        self.over = True
-        inside = _inside.get()
-        if inside and inside[-1] is self:  # else the garbage collector ends it, inside something else
-            _inside.set(before)
-
-    def hear(self, response: Any, hints: Hints) -> None:
-        """A transport inside it has heard `response`."""
-        if self.heard is None:
-            self.heard = deque(maxlen=8)
-        self.heard.append((response, hints))
-
-
-_inside: ContextVar[tuple[Work, ...]] = ContextVar("throttle_inside", default=())
-
-
 class Service:
     """One throttled service."""
 
@@ -113,20 +77,28 @@ class Service:
             raise TypeError(f"on_event takes a function of one event, not {on_event!r}")
         check_plain(on_event=on_event)
         self.limiter: BaseLimiter | Bound = _limiter(limiter)
+        self._core: Core
+        self._key: str | None = None  # that of a bound limiter, which ignores all others
+        if isinstance(self.limiter, Bound):
+            self._core, self._key = self.limiter.limiter._core, self.limiter.key
+        else:
+            self._core = self.limiter._core
         self.retry = retry
         self.on_event = on_event
         self._concurrency = None if concurrency is None else Slots(_slots("concurrency", concurrency))
         self._per_key = None if concurrency_per_key is None else _slots("concurrency_per_key", concurrency_per_key)
         self._key_slots: WeakValueDictionary[str, _KeySlots] = WeakValueDictionary()
         self._tally = Tally()
-        self._straight = concurrency is None and concurrency_per_key is None and (retry is None or retry.straight)
+        self._slotted = not (concurrency is None and concurrency_per_key is None)
+        self.straight: bool = not self._slotted and (retry is None or retry.straight)
         self.inside: int = 0  # requests of its transports, from their arrival to their answer
+        rules = HTTPRules() if retry is None or retry.http is None else retry.http
+        self.repeats: frozenset[int] = frozenset({503, *rules.statuses})  # statuses that are a reason to send again
         self._lock = RLock()  # calls may come from several loops in several threads
 
     def core_and_key(self, key: str) -> tuple[Core, str]:
         """The limiter's core, and the key that counts there: a bound limiter keeps its own."""
-        limiter = self.limiter
-        return (limiter.limiter._core, limiter.key) if isinstance(limiter, Bound) else (limiter._core, key)
+        return self._core, key if self._key is None else self._key
 
     def check(self, *, cost: Any, key: Any, max_wait: Any) -> None:
         """What a shell is told once for all its calls; one clear error for what can never be right."""
@@ -150,51 +122,58 @@ class Service:
             slots = (*slots, one)
         return slots
 
-    def work_inside(self) -> Work | None:
-        """The attempt that this code runs in, if it is one of this very service."""
-        for work in reversed(_inside.get()):
-            if work.service is self and not work.over:
-                return work
-        return None
-
     def grab(self, key: str, cost: Any) -> Permit | None:
-        """A permit at once, for a first attempt that needs nothing of the retry; None: `run` does it all."""
-        if not self._straight or self.inside > _CROWD:
+        """The permit of an attempt at once; None where a line, a slot or a shared counter is to be waited for."""
+        if self._slotted or self.inside > _CROWD:
             return None
+        core = self._core
+        if self._key is not None:
+            key = self._key
+        grant = core.grab(key, core.ask(cost, key))
+        if grant is None:
+            return None
+        call = current_call.get()
+        if call is not None:
+            started()
+        self._tally.sent(key, 0.0)
+        if self.on_event is not None:
+            self.emit(Admitted(key, cost, 0.0))
+        return Permit(core, key, None, grant, cost, self)
+
+    async def _wait(self, key: str, cost: Any, max_wait: float | None, priority: int) -> Permit:
+        """The permit of an attempt, when its turn has come."""
+        check_options(max_wait, priority)
         core, key = self.core_and_key(key)
-        place = core.grab(key, core.ask(cost, key))
-        if place is None:
-            return None
-        self._admitted(key, cost, 0.0)
-        return Permit(core, key, None, place, cost)
+        clock = core.given or current_clock()
+        entered = clock.now()
+        amount, slots, crowded = core.ask(cost, key), self.slots(key), self.inside > _CROWD
+        gate, place = await wait_turn(core, key, amount, max_wait, priority, slots, crowded=crowded)
+        waited = max(0.0, clock.now() - entered)
+        self._tally.sent(key, waited)
+        if self.on_event is not None:
+            self.emit(Admitted(key, cost, waited))
+        return Permit(core, key, gate, place, cost, self)
 
     def done(self, permit: Permit) -> None:
-        """The first attempt was the last: that of `grab`, with an answer that says nothing."""
+        """The first attempt was the last: that of `grab`, with an answer that needs no retry."""
         permit.end(answered=True)
-        if self.retry is not None and self.retry.budget is not None:
-            self.retry.deposit(permit.key, current_clock().now())
+        retry, core = self.retry, permit._core
+        if retry is not None and retry.budget is not None:  # the clock was read when it was granted
+            retry.deposit(permit.key, core.time if core.given is None else current_clock().now())
 
-    async def run(
-        self,
-        work: Callable[[], Awaitable[T]],
-        *,
-        key: str = "",
-        listen: Callable[[Any], Hints | None] | None = None,
-        judge: Callable[[Any, bool, Hints | None], bool] | None = None,
-        discard: Callable[[Any], Awaitable[object]] | None = None,
-        **options: Any,
-    ) -> T:
-        """One call: attempts under the retry policy, if there is one. `judge`, `discard`: see `driving.Hooks`."""
+    async def run(self, work: Callable[[], Awaitable[T]], *, key: str = "") -> T:
+        """One call: attempts under the retry policy, if there is one."""
         retry = self.retry
         if retry is None:
-            return await self.attempt(work, listen, key=key, **options)
-        attempt = functools.partial(self.attempt, work, listen or retry.hear, key=key, **options)
-        if judge is None and retry.http is not None:
-            judge = functools.partial(_function_wants, retry.http)
-        ours = self.core_and_key(key)[1]
-        hooks = Hooks(key=ours, judge=judge, discard=discard, notify=self.notify, keep=discard is not None)
-        result: T = await driven(retry, attempt, hooks)()
-        return result
+            return await self.attempt(work, key=key)
+        judge = None if retry.http is None else functools.partial(_function_wants, retry.http)
+        return await self.retried(functools.partial(self.attempt, work, retry.hear, key=key), key=key, judge=judge)()
+
+    def retried(self, attempt: Callable[[], Awaitable[T]], *, key: str, **hooks: Any) -> Callable[[], Awaitable[T]]:
+        """`attempt` under the retry policy, which must be there; `hooks`: see `driving.Hooks`."""
+        assert self.retry is not None
+        ours, silent = key if self._key is None else self._key, self.on_event is None
+        return driven(self.retry, attempt, Hooks(key=ours, notify=self.notify, silent=silent, **hooks))
 
     def notify(self, event: Event) -> None:
         """What becomes of a call between its attempts."""
@@ -218,47 +197,48 @@ class Service:
         that is out already, for the first."""
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a key is a str, not {key!r}")
-        core, key = self.core_and_key(key)
-        clock = core.given or current_clock()
-        entered = clock.now()
-        booking: Booking | None = Begun(begun.pop()) if begun else None
-        fresh = booking is None
-        if booking is None:
-            booking = Booking(
-                core, cost, key, max_wait=max_wait, priority=priority, slots=self.slots(key),
-                crowded=self.inside > _CROWD,
-            )  # fmt: skip
-        async with booking as permit:
-            if fresh:
-                self._admitted(key, cost, max(0.0, clock.now() - entered))
-            here = Work(self, permit)
-            before = here.enter()
+        permit = begun.pop() if begun else self.grab(key, cost) if max_wait is None and priority == 0 else None
+        if permit is None:
+            permit = await self._wait(key, cost, max_wait, priority)
+        before = permit.enter()
+        try:
             try:
                 result = await work()
             except Exception as error:
-                self._listen(here, error, listen)
+                self._listen(permit, error, listen)
                 raise
-            finally:
-                here.leave(before)
-            self._listen(here, result, listen)
+            self._listen(permit, result, listen)
             if settle is not None:
                 permit.settle(settle(result))
-            return result
+        except BaseException as error:
+            permit.exit(before)
+            permit.leave(error)
+            if permit._core.remote and not isinstance(error, GeneratorExit):
+                await permit._core.flush(permit.key)
+            raise
+        permit.exit(before)
+        permit.end(answered=True)
+        if permit._core.remote:
+            await permit._core.flush(permit.key)
+        return result
 
-    def _listen(self, work: Work, outcome: Any, hear: Callable[[Any], Hints | None] | None) -> None:
+    def _listen(self, permit: Permit, outcome: Any, hear: Callable[[Any], Hints | None] | None) -> None:
         """What an outcome says; of what a transport inside has heard already, only the retry is told whose it was."""
-        if work.heard:
+        if permit._heard:
             response = attribute(outcome, "response")
-            for one, said in work.heard:
+            for one, said in permit._heard:
                 if one is response or one is outcome:
-                    work.permit.echo(outcome, said)
+                    permit.echo(outcome, said)
                     return
         if hear is None:
             call = current_call.get()
             hear = listen if call is None or call.hears is None else call.hears
         hints = hear(outcome)
         if hints is not None:
-            self.heard(work.permit, outcome, hints)
+            if hints.refused or hints.wait:
+                self.heard(permit, outcome, hints)
+            else:
+                permit.hear(outcome, hints)
 
     def heard(self, permit: Permit, outcome: Any, hints: Hints) -> None:
         """Hand what an outcome says to the gate of its key, and to whoever watches."""
@@ -289,11 +269,6 @@ class Service:
         if after > before:
             self._tally.add(permit.key, paused=after - before)
             self.emit(Paused(permit.key, after))
-
-    def _admitted(self, key: str, cost: Any, waited: float) -> None:
-        self._tally.sent(key, waited)
-        if self.on_event is not None:
-            self.emit(Admitted(key, cost, waited))
 
     def statistics(self) -> dict[str, KeyStatistics]:
         """A copy of what happened so far, by key."""
@@ -349,11 +324,12 @@ def http_wants(rules: HTTPRules, request: Any, outcome: Any, hints: Hints | None
     names = {kind.__name__ for kind in type(outcome).__mro__} if status is None else _NO_NAMES
     if status is None and (names & _HOPELESS or not names & {"TransportError", "TimeoutError"}):
         return False
+    method = attribute(request, "method") or ""
     return rules.wanted(
-        attribute(request, "method") or "",
+        method,
         status=status,
         hints=hints,
-        keyed="idempotency-key" in (attribute(request, "headers") or ()),
+        keyed=method not in rules.methods and "idempotency-key" in (attribute(request, "headers") or ()),
         sent=not names & _NEVER_LEFT,
     )
 

@@ -81,6 +81,7 @@ class SharedCore(Core):
     """What one limit and a combination of several have in common when their counts are in a shared store."""
 
     remote = True
+    gateless = False
     counter: Counter
     trip: int = 0  # ticks: a smoothed round trip
     lanes: dict[Any, Lane]

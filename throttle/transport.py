@@ -13,8 +13,9 @@ from types import ModuleType, TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from .events import Event
-from .exchange import Exchange, pass_through, prepare, straight
+from .exchange import Exchange, pass_through, prepare, suffices
 from .limiter import BaseLimiter, Bound
+from .permits import Permit, current_permit
 from .service import LimiterLike, Service
 from .tally import KeyStatistics
 
@@ -35,8 +36,10 @@ def by_origin(request: Any) -> str:
     'https://api.example.com:443'
     """
     url = request.url
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    return f"{url.scheme}://{host}:{url.port or _PORTS.get(url.scheme, 0)}"
+    scheme, host = url.scheme, url.host  # each is worked out when it is asked for
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{scheme}://{host}:{url.port or _PORTS.get(scheme, 0)}"
 
 
 class TransportCore:
@@ -122,36 +125,41 @@ class TransportCore:
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send `request` when its turn has come; the response whose headers came last."""
-        service = self._service
+        service, inner, http = self._service, self._inner, self._http
         service.inside += 1
         try:
-            return await self._sent(service, request)
+            around = None if current_permit() is None else Permit._inside(service)
+            if around is not None:
+                return await pass_through(service, around, inner, request)
+            key, cost = self._key, self._cost
+            if "throttle" in request.extensions or self._max_wait is not None:
+                options = {"max_wait": self._max_wait, **_options(request)}
+                key, cost = options.pop("key", key), options.pop("cost", cost)
+                key, cost = key(request) if callable(key) else key, cost(request) if callable(cost) else cost
+                return await Exchange(service, inner, http, request).run(key=key, cost=cost, **options)
+            key, cost = key(request) if callable(key) else key, cost(request) if callable(cost) else cost
+            straight = service.straight and isinstance(request.stream, http.ByteStream)
+            permit = service.grab(key, cost) if straight else None
+            if permit is None:
+                return await Exchange(service, inner, http, request).run(key=key, cost=cost)
+            # the straight way, in one piece: a first attempt that need not wait, and is mostly the last
+            before = permit.enter()
+            try:
+                outcome: Any = await inner.handle_async_request(request)
+            except Exception as error:
+                outcome = error
+            except BaseException as error:  # cancelled: the work has ended
+                permit.leave(error)
+                raise
+            else:
+                if suffices(service, permit, request, outcome):
+                    return outcome
+            finally:
+                permit.exit(before)
+            exchange, outcome = Exchange(service, inner, http, request, outcome), None
+            return await exchange.run(key=key, cost=cost, begun=[permit])
         finally:
             service.inside -= 1
-
-    async def _sent(self, service: Service, request: Any) -> Any:
-        work = service.work_inside()
-        if work is not None:
-            return await pass_through(service, work, self._inner, request)
-        if "throttle" not in request.extensions and self._max_wait is None:
-            cost: Any = self._cost
-            return await straight(
-                service,
-                self._inner,
-                self._http,
-                request,
-                self._key(request) if callable(self._key) else self._key,
-                cost(request) if callable(cost) else cost,
-            )
-        options = _options(request)
-        key = options.get("key", self._key)
-        cost = options.get("cost", self._cost)
-        return await Exchange(service, self._inner, self._http, request).run(
-            key=key(request) if callable(key) else key,
-            cost=cost(request) if callable(cost) else cost,
-            max_wait=options.get("max_wait", self._max_wait),
-            priority=options.get("priority", 0),
-        )
 
     def statistics(self) -> dict[str, KeyStatistics]:
         """What happened so far, by key: see `KeyStatistics` in `throttle.tally`."""

@@ -20,8 +20,8 @@ from .clock import REAL, Clock, LoopClock, wait_of
 from .loops import post, running
 
 __all__ = [
-    "GRANTED", "Gatelike", "Home", "Line", "LoopHome", "NapHome", "Place", "new_home", "new_ticket", "rank_of",
-    "running",
+    "GRANTED", "Gatelike", "Grant", "Home", "Line", "LoopHome", "NapHome", "Place", "granted", "new_home", "new_ticket",
+    "rank_of", "running",
 ]  # fmt: skip
 
 GRANTED = "granted"
@@ -80,6 +80,16 @@ class Place:
 
     def __lt__(self, other: Place) -> bool:
         return self.rank < other.rank
+
+
+Grant = tuple[Any, int, int]  # a place that was granted at once: its cost, its ticket, the tick
+
+
+def granted(cost: Any, ticket: int, now: int) -> Place:
+    """The place of a `Grant`."""
+    place = Place(cost, ticket, holding=True)
+    place.outcome, place.taken, place.sent = GRANTED, now, now
+    return place
 
 
 class Line:
