@@ -52,6 +52,14 @@ class SlowDown(OSError):
         self.retry_after = seconds
 
 
+class Answered(OSError):
+    """As httpx raises it for a response, without a word about time."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.response = SimpleNamespace(status_code=status, headers={})
+
+
 # ── around functions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -681,6 +689,34 @@ def test_events_in_order_and_a_hook_that_fails(caplog: pytest.LogCaptureFixture)
     assert [event.waited for event in events if isinstance(event, Admitted)] == [0, 4, 1, 1]
     assert [event.number for event in events if isinstance(event, Retrying)] == [1, 2]
     assert {record.exc_info[0] for record in caplog.records if record.exc_info} == {RuntimeError}
+
+
+@virtual
+async def test_calls_that_return_plain_data_end_the_refusals_in_a_row() -> None:
+    """One call in fifty is refused without a time: each such pause is a first one, however many there were."""
+    pauses: list[float] = []
+
+    def hook(event: Any) -> None:
+        if isinstance(event, Paused):
+            pauses.append(event.seconds)
+
+    met = 0
+
+    async def work(number: int) -> dict[str, int]:
+        nonlocal met
+        met += 1
+        refused = met % 50 == 0
+        await anyio.sleep(0.01)
+        if refused:
+            raise Answered(429)
+        return {"number": number}
+
+    api = Throttle("100/s", retry=AT_ONCE.but(on=Answered), on_event=hook)
+    async with api.map(work, range(1000)) as results:
+        assert len([pair async for pair in results]) == 1000
+    assert api.statistics()[""].refused == met // 50 == 20
+    assert max(pauses) <= 0.2
+    assert now() < 60
 
 
 @virtual

@@ -415,6 +415,8 @@ class Gate:
         """The work of a granted `place` has ended; `answered`: the server did not refuse it."""
         if place.holding:
             self.flights -= 1
+        if answered and place.sent > self.reacted_at:
+            self.answered()
         self._turns = min(self._turns, _CLEAR)
         for slots in place.slots:
             slots.used -= 1
