@@ -715,6 +715,8 @@ def test_bad_construction(make: Any) -> None:
         make("1/s", counter=MemoryCounter())
     with pytest.raises(TypeError, match=r"clock must have now\(\) and sleep\(\), not 5"):
         make("1/s", clock=5)
+    with pytest.raises(TypeError, match=r"clock must have now\(\) and sleep\(\), not <class .*VirtualClock'>"):
+        make("1/s", clock=VirtualClock)
     with pytest.raises(TypeError, match="bursts"):
         make("1/s", bursts=4)
 

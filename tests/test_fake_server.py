@@ -265,6 +265,10 @@ async def test_on_a_clock_that_is_given() -> None:
         ({"latency": -1}, "latency"),
         ({"outages": [(1,)]}, r"an outage is \(start, end\) or \(start, end, answer\) in seconds, not \(1,\)"),
         ({"outages": [(2, 1)]}, r"not \(2, 1\)"),
+        ({"outages": (1, 2)}, r"an outage is \(start, end\) or \(start, end, answer\) in seconds, not 1"),
+        ({"outages": [("1", 2)]}, r"not \('1', 2\)"),
+        ({"outages": [(1, "2")]}, r"not \(1, '2'\)"),
+        ({"outages": [(1, 2, 502, 503)]}, r"not \(1, 2, 502, 503\)"),
         ({"style": "draft-99"}, "style is one of 'none', .*; not 'draft-99'"),
         ({"algorithm": ["x"]}, "algorithm is one of 'moving-window', 'fixed-window', 'token-bucket'; not"),
     ],
@@ -272,3 +276,18 @@ async def test_on_a_clock_that_is_given() -> None:
 def test_mistakes_are_told(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FakeRateLimitedServer(**{"limit": 1, "window": 1, **options})
+
+
+@pytest.mark.parametrize("name", ["script", "outages"])
+def test_a_list_is_a_list(name: str) -> None:
+    options: Any = {name: 429}
+    with pytest.raises(TypeError, match=f"{name} is a list, not 429"):
+        FakeRateLimitedServer(1, 1, **options)
+
+
+def test_a_sync_client_is_told() -> None:
+    server: Any = FakeRateLimitedServer(1, 1)
+    with pytest.raises(TypeError, match=r"is for httpx\.AsyncClient; a sync Client cannot use it"):
+        httpx.Client(transport=server).get(URL)
+    with pytest.raises(TypeError, match="a sync Client cannot use it"):
+        httpx.Client(transport=server).__enter__()

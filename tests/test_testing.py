@@ -560,3 +560,9 @@ def test_a_call_made_already_is_one_clear_error() -> None:
 
     with pytest.raises(TypeError, match="run_virtual takes the async function and its arguments, not what calling it"):
         run_virtual(program())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", ["60", None, True])
+def test_a_clock_is_moved_by_a_number(seconds: Any) -> None:
+    with pytest.raises(TypeError, match="a clock is advanced by a number of seconds, not"):
+        VirtualClock().advance(seconds)

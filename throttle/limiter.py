@@ -257,7 +257,8 @@ class RuleLimiter(BaseLimiter):
             raise TypeError(f"counter must be one such as RedisCounter('redis://...'), not {counter!r}")
         elif not name:
             raise ValueError(f"a limiter with counter={counter!r} needs name=, under which it counts there")
-        if clock is not None and not isinstance(clock, Clock):  # pyright: ignore[reportUnnecessaryIsInstance]
+        timed: Any = clock
+        if timed is not None and (isinstance(timed, type) or not isinstance(timed, Clock)):
             raise TypeError(f"clock must have now() and sleep(), not {clock!r}")
         self.counter = counter
         self.name = name
@@ -315,8 +316,8 @@ class TokenBucket(BucketLane, RuleLimiter):
                     0 s          30 s           60 s
 
     The generic cell rate algorithm (ITU-T I.371), exact in nanoseconds and rational permits; one number per key.
-    `counter`, `name`, `clock` as for every limiter: see `RuleLimiter`. Raises `ValueError` or `TypeError` that names a
-    bad rate or option.
+    `counter` and `name` share it with other processes, `clock` is for tests. Raises `ValueError` or `TypeError` that
+    names a bad rate or option.
 
     >>> limiter = TokenBucket("10/s", burst=20)
     >>> limiter.try_acquire_nowait(20).allowed

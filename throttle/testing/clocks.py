@@ -18,6 +18,8 @@ _QUIET_PASSES = 5  # a loop is quiet when so many passes in a row find every tas
 
 def check_seconds(seconds: float, verb: str) -> None:
     """One clear error for a time that a clock cannot pass."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a clock {verb} a number of seconds, not {seconds!r}")
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"a clock {verb} a finite number of seconds of at least 0, not {seconds!r}")
 

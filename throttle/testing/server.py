@@ -72,7 +72,7 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
     ...     server = FakeRateLimitedServer(2, 10, style="draft-10", script=[502])
     ...     async with httpx.AsyncClient(transport=ThrottleTransport(server)) as client:
     ...         answers = [await client.get("https://example.org/") for _ in range(3)]
-    ...     return [answer.status_code for answer in answers], len(server.accepted), len(server.rejected)
+    ...     return [one.status_code for one in answers], len(server.accepted), len(server.rejected)
     >>> run_virtual(main)
     ([200, 200, 200], 3, 0)
     """
@@ -101,10 +101,10 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
         self._limit, self._window, self._handler, self._key, self._latency = limit, window, handler, key, latency
         self._clock = clock
         self._first: float | None = None
-        self.script: list[Answer] = list(script)
-        self.outages: list[tuple[float, float] | tuple[float, float, Answer]] = list(outages)
+        self.script: list[Answer] = _listed("script", script)
+        self.outages: list[tuple[float, float] | tuple[float, float, Answer]] = _listed("outages", outages)
         for outage in self.outages:
-            if len(outage) not in (2, 3) or not outage[0] <= outage[1]:
+            if not _is_outage(outage):
                 raise ValueError(f"an outage is (start, end) or (start, end, answer) in seconds, not {outage!r}")
         for scripted in [*self.script, *(one[2] for one in self.outages if len(one) > 2)]:
             if scripted is not None:
@@ -136,6 +136,13 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def handle_request(self, request: Any) -> Any:
+        """A sync client cannot use it: `TypeError`."""
+        raise TypeError("FakeRateLimitedServer is for httpx.AsyncClient; a sync Client cannot use it")
+
+    def __enter__(self) -> Any:
+        return self.handle_request(None)
 
     def _now(self, clock: Clock) -> float:
         if clock is not REAL:
@@ -177,6 +184,20 @@ class FakeRateLimitedServer(httpx.AsyncBaseTransport):
 
     def _date(self, clock: Clock) -> str:
         return formatdate(math.floor(self._wall(clock)), usegmt=True)
+
+
+def _listed(what: str, given: Any) -> list[Any]:
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{what} is a list, not {given!r}")
+    return list(given)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+
+
+def _is_outage(outage: Any) -> bool:
+    try:
+        start, end, *answer = outage
+        return isinstance(start, (int, float)) and start <= end and len(answer) <= 1
+    except (TypeError, ValueError):  # nothing to unpack, or no numbers
+        return False
 
 
 def _played(scripted: Any, date: str) -> httpx.Response | Exception:
