@@ -25,8 +25,8 @@ class AllOf(BaseLimiter):
 
     >>> from throttle import TokenBucket
     >>> limiter = AllOf(requests=TokenBucket("500/min"), tokens=TokenBucket("30000/min"))
-    >>> limiter.try_acquire_nowait({"tokens": 30000}).allowed, limiter.try_acquire_nowait({"tokens": 1}).allowed
-    (True, False)
+    >>> [limiter.try_acquire_nowait({"tokens": cost}).allowed for cost in (30000, 1)]
+    [True, False]
     """
 
     _core: CombinedCore

@@ -27,7 +27,10 @@ class Counts(Protocol):
 class Decision:
     """What a limiter answers to one ask; true when allowed. All times in seconds from the asking. Frozen.
 
-    >>> bool(Decision(allowed=False, remaining=0.0, retry_after=0.25, exact=True, reset_after=1.0, retry_after_whole=1))
+    >>> refused = Decision(
+    ...     allowed=False, remaining=0.0, retry_after=0.25, exact=True, reset_after=1.0, retry_after_whole=1
+    ... )
+    >>> bool(refused)
     False
     """
 

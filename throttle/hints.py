@@ -80,7 +80,8 @@ def read_hints(
 
     >>> read_hints(429, {"Retry-After": "2.5"})
     Hints(refused=True, retry_after=2.5, wait=2.5, quotas=(), scope=None, retryable=True)
-    >>> read_hints(200, {"RateLimit": '"day";r=0;t=50', "RateLimit-Policy": '"day";q=5000;w=86400'}).wait
+    >>> headers = {"RateLimit": '"day";r=0;t=50', "RateLimit-Policy": '"day";q=5000;w=86400'}
+    >>> read_hints(200, headers).wait
     50.0
     """
     pairs = _pairs(headers)

@@ -160,7 +160,7 @@ class Retry(Policy):
     - `timeout` (seconds) covers line, waits and attempts: `DeadlineExceeded`, its `__cause__` the last failure, at the
       end or as soon as the next wait cannot fit. `attempt_timeout` (seconds) starts when a limiter grants the permit;
       what it ends is retried whatever `on` says, and raises `TimeoutError` if it was the last.
-    - `backoff`: `FullJitter()` and its like, or a wait object of tenacity. What a server said (`throttle.listening`, or
+    - `backoff`: `FullJitter()` and its like, or a wait object of tenacity. What a server said (see `throttle.hints`, or
       `hints`, a callable of the exception or value) goes first: its wait w becomes w + U(0, min(e(n), 1 + w/10))
       seconds, e(n) the backoff's longest. Over `max_retry_after` seconds (None: no cap): `RetryAfterTooLong` at once.
       Where a limiter has heard the refusal, the call goes back into its line instead of sleeping.

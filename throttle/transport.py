@@ -64,7 +64,8 @@ class TransportCore:
     >>> from throttle import ThrottleTransport
     >>> server = httpx.MockTransport(lambda request: httpx.Response(200, text="hello"))
     >>> async def main():
-    ...     async with httpx.AsyncClient(transport=ThrottleTransport(server, limiter="10/s")) as client:
+    ...     transport = ThrottleTransport(server, limiter="10/s")
+    ...     async with httpx.AsyncClient(transport=transport) as client:
     ...         return (await client.get("https://example.org/")).text
     >>> asyncio.run(main())
     'hello'
