@@ -55,7 +55,7 @@ LIMITS: dict[str, Cost] = {
     "retry_success_sync": Cost(2, 0),
     "retry_give_up": Cost(46, 0, 1),
     "transport_limit": Cost(33, 1, 3),
-    "transport_learning": Cost(192, 7, 5),
+    "transport_learning": Cost(187, 5, 5),
     "transport_outage": Cost(152, 3, 7),  # three attempts
     "waiting_in_line": Cost(36, 2, 8),
     "line_served": Cost(52, 0),

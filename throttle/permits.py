@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .calls import Call, current_call, waits_are_off
+from .clock import current_clock
 from .core import Core
 from .gate import Gate, Slots
 from .rates import check_number
@@ -214,7 +215,7 @@ class Booking:
         gate: Gate | None = None
         place: Place | Grant | None = None if self._slots else core.grab(self._key, self._cost)
         if place is None:
-            gate, place = await wait_turn(
+            gate, place, _ = await wait_turn(
                 core, self._key, self._cost, self._max_wait, self._priority, slots=self._slots
             )
         else:
@@ -283,16 +284,18 @@ async def wait_turn(
     slots: tuple[Slots, ...] = (),
     *,
     crowded: bool = False,
-) -> tuple[Gate, Place]:
-    """A place at the gate of `key`, granted when its turn has come; `cost` as the rule counts."""
+) -> tuple[Gate, Place, float]:
+    """A place at the gate of `key`, granted when its turn has come, and the seconds that took; `cost` as the rule
+    counts."""
     gate, place = core.enter(
         key, cost, max_wait=max_wait, priority=priority, slots=slots, holding=True, crowded=crowded and not core.remote
     )
     if place.outcome is GRANTED:
         started()
-    else:
-        await core.stand(place)
-    return gate, place
+        return gate, place, 0.0
+    clock, entered = core.given or current_clock(), core.time  # `enter` has read it
+    await core.stand(place)
+    return gate, place, max(0.0, clock.now() - entered)
 
 
 def started() -> None:

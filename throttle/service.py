@@ -144,11 +144,8 @@ class Service:
         """The permit of an attempt, when its turn has come."""
         check_options(max_wait, priority)
         core, key = self.core_and_key(key)
-        clock = core.given or current_clock()
-        entered = clock.now()
         amount, slots, crowded = core.ask(cost, key), self.slots(key), self.inside > _CROWD
-        gate, place = await wait_turn(core, key, amount, max_wait, priority, slots, crowded=crowded)
-        waited = max(0.0, clock.now() - entered)
+        gate, place, waited = await wait_turn(core, key, amount, max_wait, priority, slots, crowded=crowded)
         self._tally.sent(key, waited)
         if self.on_event is not None:
             self.emit(Admitted(key, cost, waited))
