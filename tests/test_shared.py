@@ -21,6 +21,8 @@ from throttle import (
     TokenBucket,
     TwoRateBucket,
     WaitTooLong,
+    current_permit,
+    throttled,
 )
 from throttle.algorithms import FixedWindowRule, TokenBucketRule, TwoRateRule
 from throttle.clock import ticks_of
@@ -179,6 +181,22 @@ async def test_peek_takes_nothing_and_refund_gives_back(make: Any) -> None:
     assert (await limiter.try_acquire(4)).allowed
     with pytest.raises(TypeError, match="await try_acquire"):
         limiter.try_acquire_nowait()
+
+
+@virtual
+async def test_settle_is_told_when_a_call_fails(make: Any) -> None:
+    limiter = make(counter=Store(), name="n")
+
+    @throttled(limiter)
+    async def fail() -> None:
+        permit = current_permit()
+        assert permit is not None
+        permit.settle(3)
+        raise OSError
+
+    with pytest.raises(OSError):
+        await fail()
+    assert (await limiter.peek()).remaining == 1
 
 
 @virtual

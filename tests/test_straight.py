@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from throttle import AllOf, Constant, Decision, Retry, SlidingWindow, ThrottleTransport, TokenBucket
+from throttle import AllOf, Constant, Decision, Retry, SlidingWindow, ThrottleTransport, TokenBucket, WaitTooLong
+from throttle.hints import Hints
 from throttle.testing import VirtualClock, run_virtual
 
 URL = "https://server/"
@@ -165,6 +166,44 @@ def test_tasks_left_behind_by_ended_attempts_hold_nothing() -> None:
         return depth
 
     assert run_virtual(main) <= 1
+
+
+def test_real_time_is_read_without_a_detour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("throttle.rulecore.modules", {})  # no trio, which may run on another clock
+
+    async def main() -> None:
+        limiter = SlidingWindow("2/h", hold=True)
+        async with client(lambda request: httpx.Response(403), limiter=limiter) as api:
+            assert [(await api.get(URL)).status_code for _ in range(2)] == [403, 403]
+            assert not limiter._core.gates
+            refused = await limiter.peek(key="https://server:443")
+            assert not refused
+            assert refused.exact
+            assert 3500 < refused.retry_after <= 3600
+            with pytest.raises(WaitTooLong):
+                await api.get(URL, extensions={"throttle": {"max_wait": 1}})
+            assert api._transport.statistics()["https://server:443"].sent == 2  # type: ignore[attr-defined]
+
+    asyncio.run(main())
+
+
+def test_the_hints_of_a_policy_hear_each_response_once() -> None:
+    heard: list[int] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200 if len(heard) == 2 else 502, content=b"rate limit exceeded")
+
+    def hear(response: Any) -> Hints:
+        heard.append(response.status_code)
+        return Hints()
+
+    async def main() -> None:
+        retry = Retry.for_http(backoff=Constant(0), hints=hear)
+        async with client(handle, limiter=TokenBucket("10/s"), retry=retry) as api:
+            assert (await api.get(URL)).status_code == 200
+
+    run_virtual(main)
+    assert heard == [502, 502, 200]
 
 
 def test_decisions_are_values() -> None:

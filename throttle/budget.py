@@ -134,15 +134,12 @@ class BudgetPerKey:
     def of(self, key: str, now: float) -> RetryBudget:
         """The budget of `key`; each new one looks whether the oldest two are still needed."""
         budgets = self._budgets
-        budget = budgets.get(key)
-        if budget is not None:  # one look at a dict needs no lock
+        budget = budgets.get(key)  # one look at a dict needs no lock
+        if budget is not None:
             return budget
         with self._lock:
-            budget = budgets.get(key)
-            if budget is None:
-                for oldest in list(islice(budgets, 2)):
-                    first = budgets.pop(oldest)
-                    if not first.idle(now):
-                        budgets[oldest] = first
-                budget = budgets[key] = RetryBudget(self.ratio, self.reserve)
-            return budget
+            for oldest in list(islice(budgets, 2)):
+                first = budgets.pop(oldest)
+                if not first.idle(now):
+                    budgets[oldest] = first
+            return budgets.setdefault(key, RetryBudget(self.ratio, self.reserve))
