@@ -21,7 +21,7 @@ class Doctests(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Every class, function and module that has a docstring."""
-        if obj.docstring is not None:
+        if obj.docstring is not None and "```pycon" not in obj.docstring.value:  # once, where two share it
             obj.docstring.value = _DOCTEST.sub(r"\1```pycon\n\g<0>\n\1```", obj.docstring.value)
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
