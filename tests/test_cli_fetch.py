@@ -22,6 +22,7 @@ from servers.odd import Server, odd_server
 from throttle.cli.app import run
 
 pytestmark = pytest.mark.server
+ON_SCREEN = {**os.environ, "TERM": "xterm"}  # what a terminal says of itself
 
 
 @pytest.fixture
@@ -207,10 +208,23 @@ def test_the_bar_is_where_the_results_are_not(server: Server, out: Path, to_file
     command = [sys.executable, "-m", "throttle.cli", "fetch", f"{server.url}/1", "--out", str(out) if to_file else "-"]
     with os.fdopen(ours, "rb", buffering=0) as screen:
         with os.fdopen(terminal, "wb") as end:
-            subprocess.run(command, stdout=end, stderr=end, check=True)
+            subprocess.run(command, stdout=end, stderr=end, env=ON_SCREEN, check=True)
         told = screen.read(65536).decode()
     assert ("fetching" in told) is to_file
     assert f'{{"url": "{server.url}/1"' in (out.read_text() if to_file else told)
+
+
+def test_the_bar_knows_how_many_before_the_first_is_done(server: Server, out: Path) -> None:
+    ours, terminal = pty.openpty()
+    urls = [f"{server.url}/hang", f"{server.url}/1"]
+    command = [sys.executable, "-m", "throttle.cli", "fetch", *urls, "--out", str(out)]
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        with os.fdopen(terminal, "wb") as end, subprocess.Popen(command, stdout=end, stderr=end, env=ON_SCREEN) as fetch:
+            told = b""
+            while b"0/2" not in told:  # the time limit of a test bounds this
+                told += screen.read(65536)
+            fetch.send_signal(signal.SIGINT)
+            assert fetch.wait() == 130
 
 
 def test_what_is_closed_cannot_be_used() -> None:

@@ -220,13 +220,17 @@ class Watch:
         elif isinstance(event, Paused):
             self.progress.update(self.bar, note=f"{event.key} paused for {event.seconds:.1f} s")
 
+    def begun(self) -> None:
+        """One more URL was read: the bar knows how many there are."""
+        self.progress.update(self.bar, total=self.tally["urls"])
+
     def done(self, record: dict[str, Any]) -> None:
         """Count one record; a failure is told at once."""
         failed = "error" in record
         self.tally["failed" if failed else "fetched"] += 1
         if failed:
             self.console.print(f"failed {record['url']}: {record['error']}", markup=False, highlight=False)
-        self.progress.update(self.bar, advance=1, total=self.tally["urls"])
+        self.progress.update(self.bar, advance=1)
 
     def summary(self) -> str:
         """The counts in one line."""
@@ -239,6 +243,7 @@ async def fetch_all(options: Options, descriptor: int | None, results: Results, 
     async with client_for(options, watch.event) as client:
 
         async def one(url: str) -> None:
+            watch.begun()
             record = await download(client, url, options)
             results.write(record)  # here, not by who collects: what is done is never lost to a Ctrl-C
             watch.done(record)
