@@ -219,7 +219,9 @@ def test_the_bar_knows_how_many_before_the_first_is_done(server: Server, out: Pa
     urls = [f"{server.url}/hang", f"{server.url}/1"]
     command = [sys.executable, "-m", "throttle.cli", "fetch", *urls, "--out", str(out)]
     with os.fdopen(ours, "rb", buffering=0) as screen:
-        with os.fdopen(terminal, "wb") as end, subprocess.Popen(command, stdout=end, stderr=end, env=ON_SCREEN) as fetch:
+        with os.fdopen(terminal, "wb") as end:
+            fetch = subprocess.Popen(command, stdout=end, stderr=end, env=ON_SCREEN)
+        with fetch:
             told = b""
             while b"0/2" not in told:  # the time limit of a test bounds this
                 told += screen.read(65536)
