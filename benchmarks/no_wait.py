@@ -67,12 +67,13 @@ def keyed() -> Measured:
     Reach("throttle, refused", most=500, paced=True),
 )
 def try_acquire_nowait() -> Measured:
-    """`try_acquire_nowait()`, granted, and refused with the exact `retry_after`"""
+    """`try_acquire_nowait()`, granted, and refused with the exact `retry_after` (worked out when it is read)"""
     granted, refused = TokenBucket(1e9, burst=1e9), TokenBucket("1/day")
     refused.try_acquire_nowait()
     calls: dict[str, Callable[[], object]] = {
         "throttle, granted": granted.try_acquire_nowait,
         "throttle, refused": refused.try_acquire_nowait,
+        "throttle, refused, `retry_after` read": lambda: refused.try_acquire_nowait().retry_after,
     }
     for name, call in peers.try_acquirers(1e9, 1e6).items():
         calls[f"{name}, granted"] = call
