@@ -108,6 +108,47 @@ def test_the_lane_is_open_where_it_should_be(make: Callable[[], Any], time: Time
     assert not limiter._table.open
 
 
+def test_the_lane_is_open_where_only_keys_are_used(time: Time) -> None:
+    for make in MAKE.values():
+        limiter = make()
+        run(limiter.acquire(key="k"))
+        assert limiter._table.open == lanes_work()
+        run(limiter.reset())
+        run(limiter.acquire(key="k"))
+        assert limiter._table.open == lanes_work()
+
+
+def test_a_key_in_use_stays_while_idle_ones_go(time: Time) -> None:
+    """Through the lane, which leaves it to one use now and then to look after the old."""
+    limiter = TokenBucket("10/s")
+    table = limiter._table
+    for index in range(500):
+        run(limiter.acquire(key=f"k{index}"))
+    time.now = table.turn_at
+    run(limiter.acquire(key="k1"))  # the others are old from now on
+    assert len(table.old) == 499 or not lanes_work()
+    for _ in range(70):
+        time.now += TICKS // 10
+        run(limiter.acquire(key="k1"))
+    assert not table.old
+    assert list(table.young) == ["k1"]
+
+
+def test_an_old_key_is_young_again_when_it_is_used(time: Time) -> None:
+    limiter = TokenBucket("1/h", burst=3)
+    table = limiter._table
+    for index in range(100):
+        run(limiter.acquire(key=f"k{index}"))
+    time.now = table.turn_at
+    run(limiter.acquire(key="k99"))
+    assert "k0" in table.old
+    for _ in range(3):  # two were left, one more has come back
+        run(limiter.acquire(key="k0"))
+    assert "k0" in table.young
+    assert "k0" not in table.old
+    assert not limiter.try_acquire_nowait(key="k0")
+
+
 def test_what_holds_and_what_has_a_clock_of_its_own_has_no_lane(time: Time) -> None:
     for limiter in (SlidingWindow("2/s", hold=True), TokenBucket("2/s", clock=clock.RealClock())):
         run(limiter.acquire())
@@ -179,7 +220,7 @@ def test_no_turn_of_threads_between_the_clock_and_the_store(lane: Any) -> None:
         calls = 0
         for step in code[start + 1 :]:
             assert "JUMP_BACKWARD" not in step.opname
-            if step.argval in {"super", "decided", "monotonic_ns"} or step.opname.startswith("RETURN"):
+            if step.argval in {"super", "new_decision", "monotonic_ns"} or step.opname.startswith("RETURN"):
                 break
             calls += step.opname.startswith("CALL")
             if calls == 1 and step.opname == "LOAD_ATTR" and step.argval == "append":

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, Protocol
 
 from .rates import TICKS, Exact, seconds, ticks_of, wait_of
 
-__all__ = ["Counted", "Counts", "Decision", "decided", "whole_wait"]
+__all__ = ["Counted", "Counts", "Decision", "decided", "new_decision", "whole_wait"]
 
-
+_SURE = 1 << 51  # ticks: until then a tick is the one nearest to its own number of seconds, as a float
 _FAR = 10**300  # ticks: a float holds them
 
 
@@ -21,6 +21,10 @@ class Counts(Protocol):
 
     def full_at(self, state: Any, now: int) -> int:
         """The tick from which the state is as new."""
+        ...
+
+    def earliest(self, state: Any, now: int, cost: Any) -> int:
+        """The tick from which `cost` is granted."""
         ...
 
 
@@ -39,7 +43,8 @@ class Decision:
 
     # Either the numbers, or the facts that each is worked out from when it is asked for: most want only the answer.
     _numbers: tuple[float, float, float, int] | None
-    _facts: tuple[float, int, int, Counts, Any]
+    # Time and due are None where a lane decided about one permit: they follow from the rest.
+    _facts: tuple[float | None, int, int | None, Counts, Any]
 
     def __init__(
         self,
@@ -75,11 +80,13 @@ class Decision:
             return self._numbers[1]
         if self._allowed:
             return 0.0
-        time, _, due, _, _ = self._facts
-        if due < _FAR:
-            wait = due / TICKS - time  # as `wait_of`, in one go
-            if round((time + wait) * TICKS) >= due:
-                return wait
+        time, now, due, rule, state = self._facts
+        if due is None or time is None:
+            time, due = now / TICKS, rule.earliest(state, now, 1)
+        if due < _SURE:
+            at = due / TICKS
+            if time + (at - time) >= at:
+                return at - time  # as `wait_of`, in one go
         return wait_of(time, due)
 
     @property
@@ -101,7 +108,9 @@ class Decision:
         granted."""
         if self._numbers:
             return self._numbers[3]
-        time, now, due, _, _ = self._facts
+        time, now, due, rule, state = self._facts
+        if due is None or time is None:
+            time, due = now / TICKS, rule.earliest(state, now, 1)
         return 0 if self._allowed else whole_wait(time, now, due)
 
     def __bool__(self) -> bool:
@@ -124,7 +133,7 @@ class Decision:
         return Decision, self._values()
 
 
-_new = object.__new__
+new_decision = object.__new__
 
 
 class Counted(NamedTuple):
@@ -141,12 +150,16 @@ class Counted(NamedTuple):
         """The tick that was looked up."""
         return self.full
 
+    def earliest(self, state: Any, now: int, cost: Any) -> int:
+        """Was looked up, too: it is among the facts of the decision."""
+        raise NotImplementedError
+
 
 def decided(
     allowed: bool, time: float, now: int, due: int, rule: Counts, state: Any = None, exact: bool = True
 ) -> Decision:
     """A decision at `now` (which the clock calls `time`): granted at `due`, by a rule whose state is a value."""
-    decision = _new(Decision)
+    decision = new_decision(Decision)
     decision._allowed = allowed
     decision._exact = exact
     decision._numbers = None

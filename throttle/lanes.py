@@ -19,15 +19,15 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
+from .calls import current_call
 from .clock import loop_clocks
-from .decisions import decided
-from .rates import TICKS
+from .decisions import Decision, new_decision
+from .waiting import GRANTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .counters.memory import Table
-    from .decisions import Decision
     from .waiting import Place
 
 __all__ = ["BucketLane", "WindowLane"]
@@ -44,54 +44,64 @@ class BucketLane:
     _core: Any
     _arrive: Callable[[Any, str, float | None, int], Place | None]
 
-    async def acquire(self, cost: Any = 1, *, key: str = "", max_wait: float | None = None, priority: int = 0) -> None:
+    async def acquire(  # noqa: PLR0912  # flat, so that it is fast
+        self, cost: Any = 1, *, key: str = "", max_wait: float | None = None, priority: int = 0
+    ) -> None:
         """See `BaseLimiter.acquire`."""
         if cost is _ONE and max_wait is None and priority is _NONE and not loop_clocks:
             table = self._table
+            since = monotonic_ns()
             rule: Any = table.rule
             if key is _PLAIN:
-                since = monotonic_ns()
                 if rule.permits is not _ONE:
                     since *= rule.permits
-                full = table.plain
                 if table.open:
-                    if full <= since:
+                    if table.plain <= since:
                         table.plain = since + rule.ticks
                         return
-                    if full <= since + rule.slack:
-                        table.plain = full + rule.ticks
+                    if table.plain <= since + rule.slack:
+                        table.plain += rule.ticks
                         return
-            else:
-                now = monotonic_ns()
-                if table.open and key in table.young and now < table.turn_at and not table.old:
-                    since = now * rule.permits
-                    full = table.young[key]
-                    if full.__class__ is int and full <= since + rule.slack:
-                        table.young[key] = (full if full > since else since) + rule.ticks
+            elif table.open and since < table.tidy_at:
+                if rule.permits is not _ONE:
+                    since *= rule.permits
+                states = table.young
+                if key in states and states[key].__class__ is int:
+                    if states[key] <= since:
+                        states[key] = since + rule.ticks
                         return
+                    if states[key] <= since + rule.slack:
+                        states[key] += rule.ticks
+                        return
+            since = 0  # who waits keeps no number
         place = self._arrive(cost, key, max_wait, priority)
         if place is not None:  # as `stand`, without a coroutine more for each who waits
-            core = self._core
             try:
-                await core.turn(place)
+                await self._core.turn(place)
             except BaseException as error:
-                core.leave(place, error)
+                self._core.leave(place, error)
                 raise
-            core.served(place)
+            if place.outcome is not GRANTED or current_call.get() is not None:
+                self._core.served(place)
 
     def try_acquire_nowait(self, cost: Any = 1, *, key: str = "") -> Decision:
         """See `BaseLimiter.try_acquire_nowait`."""
         if cost is _ONE and key is _PLAIN and not loop_clocks:
             table = self._table
-            rule: Any = table.rule
             now = monotonic_ns()
-            since = now * rule.permits
+            rule: Any = table.rule
+            since = now if rule.permits is _ONE else now * rule.permits
             full = table.plain
             if table.open:
-                if full <= since + rule.slack:
+                allowed = full <= since + rule.slack
+                if allowed:
                     table.plain = full = (full if full > since else since) + rule.ticks
-                    return decided(True, 0.0, now, now, rule, full)
-                return decided(False, now / TICKS, now, -((rule.slack - full) // rule.permits), rule, full)
+                decision = new_decision(Decision)
+                decision._allowed = allowed
+                decision._exact = True
+                decision._numbers = None
+                decision._facts = (None, now, None, rule, full)
+                return decision
         return super().try_acquire_nowait(cost, key=key)  # type: ignore[misc,no-any-return]
 
 
@@ -108,7 +118,7 @@ class WindowLane:
             table = self._table
             rule: Any = table.rule
             now = monotonic_ns()
-            if table.open and (key is _PLAIN or (key in table.young and now < table.turn_at and not table.old)):
+            if table.open and (key is _PLAIN or (key in table.young and now < table.tidy_at)):
                 log = table.plain if key is _PLAIN else table.young[key]
                 ticks = log.ticks
                 if log.used < rule.limit and ticks and ticks[-1] < now:
@@ -117,10 +127,10 @@ class WindowLane:
                     return
         place = self._arrive(cost, key, max_wait, priority)
         if place is not None:  # as `stand`, without a coroutine more for each who waits
-            core = self._core
             try:
-                await core.turn(place)
+                await self._core.turn(place)
             except BaseException as error:
-                core.leave(place, error)
+                self._core.leave(place, error)
                 raise
-            core.served(place)
+            if place.outcome is not GRANTED or current_call.get() is not None:
+                self._core.served(place)

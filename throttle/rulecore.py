@@ -74,10 +74,11 @@ class RuleCore(Core):
         self.table.open = False
 
     def open(self) -> None:
+        if self.table.plain is None:
+            self.table.plain = self.table.rule.initial(self.now)
         self.table.open = (
             _ONE_AT_A_TIME
             and self.table.plain.__class__ is not Fraction
-            and self.table.plain is not None
             and not self.gates
             and self.clock is REAL
             and self.given is None

@@ -15,17 +15,19 @@ __all__ = ["PROCESS", "MemoryCounter", "Table"]
 
 
 _PER_KEY = 200_000  # ticks between two turns for each key: moving keys takes some per cent of the time at most
+_AT_ONCE = 8  # old keys that are looked at in one go ...
+_APART = 100_000  # ... and the ticks after which a lane lets somebody do so again
 
 
 class Table:
     """The counts of one limiter, by key; a key whose count is as new is not kept.
 
-    Two generations: a used key moves to the young one, and each use looks at two of the old one, which are dropped or
+    Two generations: a used key moves to the young one, and uses look at some of the old one each, which are dropped or
     moved. So idle keys go while others are used, without a sweep over all of them. The key "" has a place of its own.
     Not locked: its counter's lock is.
     """
 
-    __slots__ = ("core", "old", "open", "plain", "rule", "spec", "turn_at", "young")
+    __slots__ = ("core", "old", "open", "plain", "rule", "spec", "tidy_at", "turn_at", "young")
 
     def __init__(self, spec: Algorithm) -> None:
         self.spec: Algorithm = spec  # the rule as it was asked for
@@ -35,7 +37,8 @@ class Table:
         self.plain: Any = None  # the state of the key ""
         self.young: dict[str, Any] = {}
         self.old: dict[str, Any] = {}
-        self.turn_at: int = 0
+        self.turn_at: int = 0  # the tick from which the young become old, once the old are gone
+        self.tidy_at: int = 0  # the tick from which a use has more to do than to count
 
     def __len__(self) -> int:
         return len(self.young) + len(self.old) + (self.plain is not None)
@@ -62,10 +65,11 @@ class Table:
         elif now >= self.turn_at:
             self.old, self.young = self.young, {key: self.young.pop(key)}
             self.turn_at = now + self.rule.period + len(self.old) * _PER_KEY
+        self.tidy_at = now + _APART if self.old else self.turn_at
 
     def _tidy(self, now: int) -> None:
         old = self.old
-        for _ in range(min(2, len(old))):
+        for _ in range(min(_AT_ONCE, len(old))):
             key, state = old.popitem()
             if self.rule.full_at(state, now) > now:
                 self.young[key] = state
@@ -95,7 +99,7 @@ class Table:
             else:
                 states.pop(key, None)
         if key is None:
-            self.turn_at = 0  # perhaps there is another clock now
+            self.turn_at = self.tidy_at = 0  # perhaps there is another clock now
 
 
 class MemoryCounter:
