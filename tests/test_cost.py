@@ -44,11 +44,11 @@ LIMITS: dict[str, Cost] = {
     "acquire": Cost(1, 1),
     "acquire_sliding_window": Cost(1, 1, 1.5),  # the entry of its log
     "acquire_all_of_two": Cost(70, 1, 2.5),
-    "acquire_keyed": Cost(26, 2, 1),
+    "acquire_keyed": Cost(12, 1.5, 1),  # half of them for the first time
     "block": Cost(4, 1),
     "permit": Cost(31, 1, 1),
-    "try_granted": Cost(2, 1),
-    "try_refused": Cost(2, 1),
+    "try_granted": Cost(1, 1),
+    "try_refused": Cost(1, 1),
     "throttled_call": Cost(33, 1, 1),
     "bundle_call": Cost(40, 1, 2),
     "retry_success": Cost(1, 0),
@@ -57,9 +57,9 @@ LIMITS: dict[str, Cost] = {
     "transport_limit": Cost(33, 1, 3),
     "transport_learning": Cost(187, 5, 5),
     "transport_outage": Cost(152, 3, 7),  # three attempts
-    "waiting_in_line": Cost(36, 2, 8),
-    "line_served": Cost(52, 0),
-    "cancelled_in_line": Cost(36, 1.1, 8.5),
+    "waiting_in_line": Cost(13, 1, 5.5),
+    "line_served": Cost(44, 0),
+    "cancelled_in_line": Cost(12, 0.1, 6),
 }
 
 

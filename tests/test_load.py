@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -120,6 +121,31 @@ def test_being_served(kind: str, count: Count) -> None:
     main()
 
 
+@pytest.mark.parametrize("options", ["plain", "max_wait"])
+def test_a_long_line_lets_the_loop_do_other_work(options: str) -> None:
+    """Hundreds may be granted at once: some in each turn of the loop."""
+
+    @virtual
+    async def main() -> None:
+        loop, limiter, at_once = asyncio.get_running_loop(), TokenBucket("1000/s", burst=1000), list[int]()
+        limiter.pause(1)
+        tasks = [asyncio.create_task(limiter.acquire(**OPTIONS[options](0))) for _ in range(900)]
+
+        def look() -> None:
+            at_once.append(900 - len(core_of(limiter).gates[""].line) if core_of(limiter).gates else 900)
+            if at_once[-1] < 900:
+                loop.call_soon(look)
+
+        await asyncio.sleep(0)
+        loop.call_at(1.0, look)
+        await asyncio.gather(*tasks)
+        assert loop.time() == pytest.approx(1)
+        assert at_once[-1] == 900
+        assert max(after - before for before, after in itertools.pairwise(at_once)) <= 150
+
+    main()
+
+
 def test_thirty_thousand_of_whom_half_give_up(count: Count) -> None:
     @virtual
     async def main() -> None:
@@ -133,7 +159,7 @@ def test_thirty_thousand_of_whom_half_give_up(count: Count) -> None:
         await asyncio.sleep(0)
         line = core_of(limiter).gates[""].line
         assert len(line) <= 15_000
-        assert len(line._places) <= 30_000
+        assert len(line.places) <= 30_000
         assert count.since() <= 90_000
         for task in tasks[::2]:
             task.cancel()

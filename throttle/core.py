@@ -18,7 +18,7 @@ from .errors import ThrottleError
 from .gate import Gate, Slots
 from .guard import Guard
 from .rates import TICKS, Exact, Rate, check_number, seconds
-from .waiting import GRANTED, Grant, Place, new_ticket, rank_of, running
+from .waiting import GRANTED, Claim, Grant, Place, new_ticket, rank_of, running
 
 if TYPE_CHECKING:
     from .adaptive import Learner
@@ -151,6 +151,14 @@ class Core(ABC):
     def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
         """Take `cost`; `held`: until its work ends."""
         ...
+
+    def queue(self, key: str) -> Place | None:
+        """A place for one permit behind everybody, where that is all that changes; else None."""
+        return None
+
+    def hand_out(self, gate: Gate, now: int, most: int) -> int:
+        """Grant to up to `most` at the head of a line that nothing but one rule in memory holds back; to how many."""
+        return 0
 
     @abstractmethod
     def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
@@ -390,9 +398,12 @@ class Core(ABC):
         with self as now:
             deadline = None if max_wait is None else ticks_of(self.time + max_wait)
             rank = rank_of(priority, ticket)
-            place = Place(
-                cost, rank, deadline=deadline, patience=patience, slots=slots, holding=holding, crowded=crowded
-            )
+            if deadline is None and patience is None and not slots and not holding:
+                place = Place(cost, rank)
+            else:
+                place = Claim(
+                    cost, rank, deadline=deadline, patience=patience, slots=slots, holding=holding, crowded=crowded
+                )
             gate, loop = self.gates.get(key) or self.gate(key, now), running()
             try:
                 gate.admit(place, now, loop)

@@ -14,7 +14,7 @@ from .forecast import Forecast
 from .guests import Guests
 from .ledger import jitter_of
 from .rates import seconds
-from .waiting import GRANTED, Home, Line, Place, new_home
+from .waiting import GRANTED, Home, Line, Place, new_home, new_ticket
 
 if TYPE_CHECKING:
     from .adaptive import Learner
@@ -218,6 +218,33 @@ class Gate:
             self.recheck(now, loop)
         self.step(now, loop)
 
+    def queue(self, loop: Any) -> Place | None:
+        """A place for one permit at the end of the line, where that changes nothing for anybody; else None."""
+        line, home, rank = self.line, self.homes.get(loop), new_ticket()
+        if home is None or len(self.homes) > 1 or not line.live or line.places[-1].rank > rank:
+            return None
+        place = Place(1, rank)  # somebody waits there, so that its bell is set, or on its way
+        place.home = home
+        home.waiters += 1
+        home.enter(place)
+        line.live += 1
+        line.places.append(place)
+        if self.forecast.look is not None:
+            self.forecast.came(1, last=True)
+        return place
+
+    def slip(self, place: Place) -> bool:
+        """Have `place` leave the line, if that changes nothing for anybody; whether it has left."""
+        if place.outcome is not None or place.__class__ is not Place or place.home.waiters < 2:
+            return False
+        if place is self.line.head() and not self.line.next_is_like(place):
+            return False
+        place.outcome = _CLOSED
+        place.home.waiters -= 1
+        self.line.left()
+        self.forecast.went()
+        return True
+
     def leave(self, place: Place, now: int, loop: Any) -> None:
         """`place` has stopped waiting and takes nothing: it loses nothing, and delays nobody."""
         if place.outcome is None:
@@ -284,7 +311,7 @@ class Gate:
 
     def _serve(self, now: int, loop: Any) -> None:
         promised = self.due
-        for _ in range(_AT_ONCE):
+        for _ in range(_AT_ONCE - self._hand_out(now, loop)):
             head = self.line.head()
             if head is None:
                 self._empty()
@@ -306,6 +333,21 @@ class Gate:
                         self.core.plan(self.key, head)
                 return
         self.due = now  # the loop has other work, too: go on in its next turn
+
+    def _hand_out(self, now: int, loop: Any) -> int:
+        """Grant to those at the head who are of this loop and have no wishes, if nothing but the rule holds them back;
+        to how many."""
+        home = self.homes.get(loop)
+        if home is None or len(self.homes) > 1 or self.learner is not None or self.way_back is not None:
+            return 0
+        if self.guests or self.forecast.look is not None or max(self.paused_until, self.core.paused_until) > now:
+            return 0
+        count = self.core.hand_out(self, now, _AT_ONCE)
+        if count:
+            self.line.live -= count
+            home.waiters -= count - 1
+            self._left(home, loop)
+        return count
 
     def _empty(self) -> None:
         self.due = None

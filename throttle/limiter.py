@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from .algorithms import FixedWindowRule, SlidingWindowCounterRule, SlidingWindowRule, TokenBucketRule, TwoRateRule
 from .algorithms.base import Algorithm
@@ -23,6 +23,8 @@ __all__ = [
     "TokenBucket", "TwoRateBucket", "limiter_of",
 ]  # fmt: skip
 
+_ONE: Final = 1  # compared by identity: True and 1.0 are for the general way to judge
+_NONE: Final = 0
 
 @runtime_checkable
 class Limiter(Protocol):
@@ -95,6 +97,10 @@ class BaseLimiter:
     def _arrive(self, cost: Any, key: str, max_wait: float | None, priority: int) -> Place | None:
         """Take at once; or a place in line to `stand` in."""
         core = self._core
+        if core.gates and cost is _ONE and max_wait is None and priority is _NONE and key.__class__ is str:
+            place = core.queue(key)
+            if place is not None:
+                return place
         amount = core.ask(cost, key)
         if max_wait is not None or priority.__class__ is not int:
             check_options(max_wait, priority)

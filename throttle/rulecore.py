@@ -8,14 +8,15 @@ from sys import modules
 from typing import TYPE_CHECKING, Any
 
 from .algorithms.base import Algorithm
-from .clock import REAL, Clock, loop_clocks, monotonic_ns, ticks_of
+from .calls import current_call
+from .clock import REAL, Clock, current_clock, loop_clocks, monotonic_ns, ticks_of
 from .core import Core
 from .correcting import Corrections
 from .counters.memory import Table
 from .errors import CostExceedsBurst
 from .guard import Guard
 from .rates import TICKS, Exact, Rate, check_number, exact
-from .waiting import Grant, Place, new_ticket, running
+from .waiting import GRANTED, Grant, Place, new_ticket, running
 
 if TYPE_CHECKING:
     from .gate import Gate
@@ -178,6 +179,44 @@ class RuleCore(Core):
             self.time = now / TICKS
             return now
         return self.__enter__()
+
+    def queue(self, key: str) -> Place | None:
+        """A place for one permit behind everybody, where that is all that changes: neither the time nor the counts
+        matter then."""
+        if current_call.get() is not None or (loop_clocks and (self.given or current_clock()) is not self.clock):
+            return None  # without loops of their own time, who stands in line here already knows the right clock
+        loop = running()
+        with self.guard:
+            gate = self.gates.get(key)
+            return None if gate is None or self.table.rule.most < 1 else gate.queue(loop)
+
+    def leave(self, place: Place, error: BaseException) -> None:
+        if not isinstance(error, GeneratorExit):
+            with self.guard:
+                if place.home.gate.slip(place):
+                    return
+        super().leave(place, error)
+
+    def hand_out(self, gate: Gate, now: int, most: int) -> int:
+        """Grant to up to `most` at the head of a line who have no wishes but their permit; to how many."""
+        table, rule, places = self.table, self.table.rule, gate.line.places
+        state, total, count = table.get(gate.key, now), 0, 0
+        try:
+            while places and count < most:
+                place = places[0]
+                if place.outcome is None:
+                    asked = total + place.cost
+                    if place.__class__ is not Place or asked > rule.most or rule.earliest(state, now, asked) > now:
+                        break
+                    total, count = asked, count + 1
+                    place.taken, place.outcome = now, GRANTED
+                    place.home.wake(place)
+                places.popleft()
+        finally:
+            if count:
+                self._version += 1
+                table.put(gate.key, rule.book(state, now, total), now)
+        return count
 
     def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
         table = self.table

@@ -157,6 +157,12 @@ class SharedCore(Core):
     def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
         self.shared_gate(key, now).stock.take(self.amounts(cost))
 
+    def queue(self, key: str) -> Place | None:
+        return None  # who comes may have to talk to the store
+
+    def hand_out(self, gate: Gate, now: int, most: int) -> int:
+        return 0  # from the stock, one by one
+
     def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
         self.shared_gate(key, now).stock.put_back(now, self.amounts(cost))
 

@@ -20,8 +20,8 @@ from .clock import REAL, Clock, LoopClock, wait_of
 from .loops import post, running
 
 __all__ = [
-    "GRANTED", "Gatelike", "Grant", "Home", "Line", "LoopHome", "NapHome", "Place", "granted", "new_home", "new_ticket",
-    "rank_of", "running",
+    "GRANTED", "Claim", "Gatelike", "Grant", "Home", "Line", "LoopHome", "NapHome", "Place", "granted", "new_home",
+    "new_ticket", "rank_of", "running",
 ]  # fmt: skip
 
 GRANTED = "granted"
@@ -39,37 +39,25 @@ def rank_of(priority: int, ticket: int) -> int:
 
 class Place:
     """One waiter's place in a line. `outcome` is None while it waits, then `GRANTED` or the error it is refused
-    with."""
+    with. It has no wishes but its permit: one that has is a `Claim`."""
 
-    __slots__ = (
-        "cost", "crowded", "deadline", "due", "flight", "holding", "home", "outcome", "patience", "probe", "rank",
-        "sent", "slots", "taken", "wake",
-    )  # fmt: skip
+    __slots__ = ("cost", "due", "home", "outcome", "rank", "sent", "taken", "wake")
 
-    def __init__(
-        self,
-        cost: Any,
-        rank: int,
-        *,
-        deadline: int | None = None,
-        patience: int | None = None,
-        slots: tuple[Any, ...] = (),
-        holding: bool = False,
-        crowded: bool = False,
-    ) -> None:
+    deadline: int | None = None  # the tick after which it must not be granted
+    patience: int | None = None  # ticks: the longest pause it waits out
+    slots: tuple[Any, ...] = ()  # concurrency that is granted together with the permit
+    holding: bool = False  # its end will be told: the permit may be held and probe
+    crowded: bool = False  # it is granted in a turn of the loop of its own
+    probe: Any = None  # the way back that it was granted on, if its gate feels one
+    flight: Any = None  # the same as a learner knows it, which is then the probe
+
+    def __init__(self, cost: Any, rank: int) -> None:
         self.cost: Any = cost
         self.rank: int = rank  # the smaller goes first: see `rank_of`
-        self.deadline: int | None = deadline  # the tick after which it must not be granted
-        self.patience: int | None = patience  # ticks: the longest pause it waits out
-        self.slots: tuple[Any, ...] = slots  # concurrency that is granted together with the permit
-        self.holding: bool = holding  # its end will be told: the permit may be held and probe
-        self.crowded: bool = crowded  # it is granted in a turn of the loop of its own
         self.outcome: Any = None
         self.due: int = 0  # the tick it was promised when it was looked at last, as the head of its line
         self.taken: int = 0  # the tick of the grant
         self.sent: int = 0  # the tick of its last request
-        self.probe: Any = None  # the way back that it was granted on, if its gate feels one
-        self.flight: Any = None  # the same as a learner knows it, which is then the probe
         self.home: Any = None
         self.wake: Any = None  # what its home wakes it with
 
@@ -82,12 +70,34 @@ class Place:
         return self.rank < other.rank
 
 
+class Claim(Place):
+    """A place of whoever also has a deadline, patience or a slot to wait for, or tells when its work ends."""
+
+    __slots__ = ("crowded", "deadline", "flight", "holding", "patience", "probe", "slots")
+
+    def __init__(
+        self,
+        cost: Any,
+        rank: int,
+        *,
+        deadline: int | None = None,
+        patience: int | None = None,
+        slots: tuple[Any, ...] = (),
+        holding: bool = False,
+        crowded: bool = False,
+    ) -> None:
+        super().__init__(cost, rank)
+        self.deadline, self.patience, self.slots = deadline, patience, slots
+        self.holding, self.crowded = holding, crowded
+        self.probe, self.flight = None, None
+
+
 Grant = tuple[Any, int, int]  # a place that was granted at once: its cost, its ticket, the tick
 
 
 def granted(cost: Any, ticket: int, now: int) -> Place:
     """The place of a `Grant`."""
-    place = Place(cost, ticket, holding=True)
+    place = Claim(cost, ticket, holding=True)
     place.outcome, place.taken, place.sent = GRANTED, now, now
     return place
 
@@ -95,21 +105,21 @@ def granted(cost: Any, ticket: int, now: int) -> Place:
 class Line:
     """Places in order: higher priority first, then first come. Leaving from the middle is lazy and costs nothing."""
 
-    __slots__ = ("_places", "live")
+    __slots__ = ("live", "places")
 
     def __init__(self) -> None:
-        self._places: deque[Place] = deque()
+        self.places: deque[Place] = deque()  # some of them may have left already
         self.live: int = 0
 
     def __len__(self) -> int:
         return self.live
 
     def __iter__(self) -> Iterator[Place]:
-        return (place for place in self._places if place.outcome is None)
+        return (place for place in self.places if place.outcome is None)
 
     def add(self, place: Place) -> bool:
         """Give `place` its turn; true if it is the last in the line."""
-        places = self._places
+        places = self.places
         self.live += 1
         if self.last(place.rank):
             places.append(place)
@@ -119,22 +129,28 @@ class Line:
 
     def last(self, rank: int) -> bool:
         """Whether a place of that rank would come after everybody."""
-        return not self._places or self._places[-1].rank < rank
+        return not self.places or self.places[-1].rank < rank
 
     def head(self) -> Place | None:
         """Who is next."""
-        places = self._places
+        places = self.places
         while places:
             if places[0].outcome is None:
                 return places[0]
             places.popleft()
         return None
 
+    def next_is_like(self, head: Place) -> bool:
+        """Whether the one behind the head wants the same, so that it takes its turn as if nothing had happened."""
+        other = self.places[1] if len(self.places) > 1 else head
+        alike = other is not head and other.__class__ is head.__class__ and other.cost == head.cost
+        return alike and other.outcome is None and other.home is head.home
+
     def left(self) -> None:
         """A place of this line got its outcome."""
         self.live -= 1
-        if len(self._places) > 64 and self.live < len(self._places) // 4:
-            self._places = deque(self)  # keeps memory in step with who still waits
+        if len(self.places) > 64 and self.live < len(self.places) // 4:
+            self.places = deque(self)  # keeps memory in step with who still waits
 
 
 class Gatelike(Protocol):
