@@ -164,3 +164,18 @@ def test_idle_keys_are_given_back() -> None:
         budgets.of(f"key {number}", number).deposit(number)
     assert len(budgets._budgets) <= 12
     assert "key 999" in budgets._budgets
+
+
+def test_events_counted_together_leave_together_on_the_safe_side() -> None:
+    calls, retries = RetryBudget(ratio=1, reserve=0), RetryBudget(ratio=0, reserve=0.3)
+    for at in (0.0, 0.05, 0.09):
+        calls.deposit(at)
+        retries.withdraw(at)
+    assert [calls.withdraw(9.99), calls.withdraw(10.0)] == [True, False]  # with the first of the calls
+    assert [retries.withdraw(10.05), retries.withdraw(10.1)] == [False, True]  # with the last of the retries
+    assert retries.idle(30.0)
+    assert calls.idle(30.0)
+
+
+def test_what_each_key_gets_by_default() -> None:
+    assert repr(BudgetPerKey()) == "BudgetPerKey(ratio=0.1, reserve=10.0)"

@@ -203,3 +203,25 @@ def test_written_and_read_again_it_is_the_ceiling(seconds: float) -> None:
     again = parse_retry_after(format_retry_after(seconds))
     assert again is not None
     assert again - 1 < seconds <= again
+
+
+@pytest.mark.parametrize("year", [1900, 1996, 1999, 2000, 2001, 2004, 2005, 2100, 2101, 2104, 2400, 2401])
+def test_every_month_of_years_that_leap_or_do_not(year: int) -> None:
+    for month in range(1, 13):
+        for day in (1, 28, 29, 30, 31):
+            try:
+                stamp = datetime(year, month, day, 23, 59, 59, tzinfo=UTC)
+            except ValueError:
+                name = datetime(year, month, 1, tzinfo=UTC).strftime("%b")
+                assert http_date(f"Mon, {day} {name} {year} 00:00:00 GMT", 0.0) is None
+            else:
+                assert http_date(stamp.strftime("%a, %d %b %Y %H:%M:%S GMT"), 0.0) == stamp.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("clock", "there"),
+    [("23:59:59", True), ("24:00:00", False), ("00:60:00", False), ("00:00:60", True), ("00:00:61", False),
+     ("24:30:30", False), ("12:60:30", False)],
+)  # fmt: skip
+def test_what_a_clock_cannot_show(clock: str, there: bool) -> None:
+    assert (http_date(f"Tue, 14 Nov 2023 {clock} GMT", 0.0) is not None) == there

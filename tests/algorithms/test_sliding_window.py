@@ -182,3 +182,13 @@ def test_what_was_dropped_still_counts_for_earlier_ticks() -> None:
     state = log(rule, (0, 2), (10, 1))
     assert (rule.remaining(state, 9), rule.remaining(state, 10)) == (0, 1)
     assert rule.earliest(state, 5, 1) == 10
+
+
+def test_work_is_not_held_unless_asked_for() -> None:
+    assert not SlidingWindowRule.of(Rate(1)).holds
+    assert SlidingWindowRule.of(Rate(1), hold=True).holds
+
+
+def test_an_empty_log_is_as_new() -> None:
+    rule = SlidingWindowRule.of(Rate(2))
+    assert rule.full_at(rule.initial(5), 5) == 5

@@ -128,3 +128,8 @@ def test_meter_checks_each_packet() -> None:
     with pytest.raises(TypeError, match="cir"):
         TwoRateMeter("1", 1, 1, 1)  # type: ignore[arg-type]
     assert (meter.tc, meter.tp) == (1, 1)
+
+
+def test_a_meter_whose_clock_began_before_zero() -> None:
+    meter = TwoRateMeter(1, 1, 2, 1)
+    assert [meter.mark(1, at) for at in (-5.0, -4.9, -4.5, -4.0)] == ["green", "red", "yellow", "green"]
