@@ -490,6 +490,7 @@ def test_the_first_and_the_last_status() -> None:
         ({"attempt_timeout": 1}, True, True, False),
         ({"timeout": 1, "attempt_timeout": 1}, True, True, False),
         ({"budget": RetryBudget()}, False, True, False),
+        ({"hints": lambda outcome: None}, False, True, False),
         ({"stop": tenacity.stop_never}, False, True, True),
         ({"stop": tenacity.stop_never, "budget": RetryBudget()}, False, True, True),
         ({"backoff": tenacity.wait_fixed(1)}, False, False, True),

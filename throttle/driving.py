@@ -70,6 +70,8 @@ class Driver:
         self.course: Course = Course(policy, current_clock().now() if policy.prepared else 0.0, hooks.key)
         self.expired: Literal["", "attempt", "call"] = ""  # what timeout has ended the attempt
         self.until: float = math.inf  # the end of `timeout` as the event loop counts
+        if policy.hints is not None:
+            call.hears = policy.hear
         if policy.timeout is not None:
             call.deadline = self.course.deadline
             if not plain:
@@ -207,12 +209,12 @@ def driven(
 ) -> Callable[..., Coroutine[Any, Any, T]]:
     """`fn` under `policy`: what `Retry`, the bundle and the transports have in common."""
     judged = policy.on_result is not None or hooks.judge is not None
-    patience, hears = policy.max_retry_after, None if policy.hints is None else policy.hear
+    patience = policy.max_retry_after
 
     async def retried(*args: Any, **kwargs: Any) -> T:  # noqa: PLR0912  # in one piece: it is the way of every call
         outer = _outer()
         call = Call()
-        call.patience, call.hears = patience, hears
+        call.patience = patience
         driver = Driver(policy, call, hooks) if policy.prepared else None
         attempt = functools.partial(driver.attempt, fn) if driver is not None and policy.timed else fn
         if outer is not None:

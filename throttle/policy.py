@@ -132,7 +132,7 @@ class Policy:
     rng: Random | None = None
     http: HTTPRules | None = None
     timed: bool = field(init=False, compare=False)  # an attempt can be ended
-    prepared: bool = field(init=False, compare=False)  # there is a clock to read before the first attempt
+    prepared: bool = field(init=False, compare=False)  # there is something to do before the first attempt
     straight: bool = field(init=False, compare=False)  # of a first attempt that succeeds it only counts that it was
     stateful: bool = field(init=False, compare=False)  # an object of tenacity wants to know about each attempt
 
@@ -151,7 +151,8 @@ class Policy:
         self._check_parts()
         timed = not (self.timeout is None and self.attempt_timeout is None)
         object.__setattr__(self, "timed", timed)
-        object.__setattr__(self, "prepared", timed or not (self.budget is None and self.stop is None))
+        prepared = timed or not (self.budget is None and self.stop is None and self.hints is None)
+        object.__setattr__(self, "prepared", prepared)
         straight = not timed and self.stop is None and self.on_result is None and self.hints is None
         object.__setattr__(self, "straight", straight)
         object.__setattr__(self, "stateful", self.stop is not None or not hasattr(self.backoff, "delays"))

@@ -129,7 +129,6 @@ class Attempts:
         if last is None:
             call = Call()
             call.patience = self._policy.max_retry_after
-            call.hears = None if self._policy.hints is None else self._policy.hear
             self._driver = Driver(self._policy, call)
         elif last._state != "ended":
             raise RuntimeError("write `async for attempt in Retry(...):` and, inside, `with attempt:` around the work")
