@@ -228,6 +228,41 @@ async def test_a_pause_holds_back_every_process() -> None:
 
 
 @virtual
+async def test_a_pause_of_a_combination_holds_back_every_process() -> None:
+    memory = MemoryCounter()
+
+    def both(memory: MemoryCounter) -> Any:
+        store = Store(0.001, memory)
+        return AllOf(
+            TokenBucket("400/s", counter=store, name="a")["all"], log=SlidingWindow("40/s", counter=store, name="b")
+        )
+
+    one, two = both(memory), both(memory)
+    async with one.permit(key="k") as permit:
+        permit.observe(Hints(refused=True, retry_after=2.0, wait=2.0))
+    assert (await two.try_acquire(key="k")).retry_after == pytest.approx(2, abs=0.01)
+    assert (await two.try_acquire(key="other")).remaining == 39  # what is kept of the pause is no limit
+    await two.acquire(key="k")
+    assert now() == pytest.approx(2, abs=0.01)
+    one.pause(1)
+    await one.refund(0)
+    assert (await two.try_acquire(key="k")).retry_after == pytest.approx(1, abs=0.02)
+    await two.reset()
+    assert await two.try_acquire(key="other")
+
+
+@virtual
+async def test_what_costs_nothing_of_a_member_takes_nothing_there() -> None:
+    store = Store()
+    tokens = TokenBucket("100/h", counter=store, name="tokens")
+    both = AllOf(TokenBucket("1/s", counter=store, name="requests"), tokens=tokens)
+    waiters = [asyncio.create_task(both.acquire({"tokens": 0})) for _ in range(3)]
+    await asyncio.sleep(0.5)
+    assert (await tokens.peek()).remaining == 100
+    await asyncio.gather(*waiters)
+
+
+@virtual
 async def test_a_cancelled_waiter_loses_nothing_and_delays_nobody(make: Any) -> None:
     limiter = make(counter=Store(0.002), name="n")
     await limiter.acquire(4)
@@ -436,7 +471,7 @@ async def test_a_nested_combination_is_booked_in_one_step() -> None:
     inner = AllOf(a=TokenBucket("4/s", counter=store, name="a"), b=SlidingWindow("3/s", counter=store, name="b"))
     outer = AllOf(inner, c=FixedWindow("9/s", counter=store, name="c")["all"])
     assert (await outer.try_acquire(3)).allowed
-    assert [ask.name for ask in store.asked[-1]] == ["a", "b", "c"]
+    assert [ask.name for ask in store.asked[-1]] == ["a", "b", "{a}+b", "c", "{a}+b+c[all]"]
     assert not await outer.try_acquire(1)
     async with outer.permit(1) as permit:
         permit.settle(0)
@@ -488,8 +523,13 @@ async def test_what_was_not_sent_is_told_later() -> None:
     await both.acquire()
     member.pause(2)
     member.pause(1, key="k")
+    store.trouble = Outage("gone")  # perhaps it has heard: pauses are told again, what is given is not
+    await both.refund(1)
+    assert member._core.pauses
+    assert not member._core.gives
     store.trouble = Outage("gone", sent=False)
     await both.refund(1)
+    assert member._core.gives
     with pytest.raises(CounterUnavailable):
         await member.try_acquire(key="k")
     waiter = asyncio.create_task(both.acquire())

@@ -21,7 +21,9 @@ class SharedCombinedCore(SharedCore, CombinedCore):
 
     def __init__(self, members: list[Member], clock: Clock | None) -> None:
         CombinedCore.__init__(self, members, clock)
-        self.prepare(self._parts()[0].counter)
+        parts = self._parts()
+        names = [_bound(part.name, member.bound) for member, part in zip(members, parts, strict=True)]
+        self.prepare(parts[0].counter, _joined(names))
         check = getattr(self.counter, "check_together", None)
         if check is not None:
             check([name for name, _ in self.names(None)])
@@ -40,15 +42,17 @@ class SharedCombinedCore(SharedCore, CombinedCore):
         asks: list[Ask] = []
         for index, (member, part) in enumerate(zip(self.members, self._parts(), strict=True)):
             asks += part.asks(member.key(key), now, [cost[index] for cost in costs], **terms)
-        return asks
+        terms |= self.told_pauses(key, now)  # its own: they are kept beside the counts of the members, and cost nothing
+        return [*asks, Ask(self.name, key, asks[0].rule, (0,) * len(costs), **terms)]
 
-    def untell(self, asks: Sequence[Ask]) -> None:
+    def untell(self, asks: Sequence[Ask], *, again: bool) -> None:
+        super().untell(asks, again=again)
         for part in self._parts():
-            part.untell(asks)
+            part.untell(asks, again=again)
 
     def untold(self, key: str, now: int) -> bool:
         parts = zip(self.members, self._parts(), strict=True)
-        return any(part.untold(member.key(key), now) for member, part in parts)
+        return super().untold(key, now) or any(part.untold(member.key(key), now) for member, part in parts)
 
     def give_back(self, key: str, amounts: tuple[Exact, ...]) -> None:
         for member, part in zip(self.members, self._parts(), strict=True):
@@ -58,10 +62,18 @@ class SharedCombinedCore(SharedCore, CombinedCore):
 
     def names(self, key: str | None) -> list[tuple[str, str | None]]:
         parts = zip(self.members, self._parts(), strict=True)
-        return [name for member, part in parts for name in part.names(None if key is None else member.key(key))]
+        names = [name for member, part in parts for name in part.names(None if key is None else member.key(key))]
+        return [*names, (self.name, key)]
 
     def member_stirred(self, member: Core, key: str | None, now: int, loop: Any) -> None:
         """Members and combination wait for the same store, each in a line of its own."""
 
-    def clear(self, key: str | None) -> None:
-        self.forget_bookings(key)
+
+def _bound(name: str, key: str | None) -> str:
+    return name if key is None else f"{name}[{key}]"
+
+
+def _joined(names: list[str]) -> str:
+    """A name for all of them, on the node of a cluster where the first is."""
+    first = names[0] if "{" in names[0] else f"{{{names[0]}}}"
+    return "+".join([first, *names[1:]])

@@ -83,13 +83,17 @@ class SharedCore(Core):
     remote = True
     gateless = False
     counter: Counter
+    name: str
     trip: int = 0  # ticks: a smoothed round trip
     lanes: dict[Any, Lane]
+    pauses: dict[str | None, int]  # not told yet: the ticks at which they end
 
-    def prepare(self, counter: Counter) -> None:
-        """Called once, at construction."""
+    def prepare(self, counter: Counter, name: str) -> None:
+        """Called once, at construction; under `name` the counter keeps its pauses."""
         self.counter = counter
+        self.name = name
         self.lanes = {}
+        self.pauses = {}
 
     def rules(self) -> list[Algorithm]:
         """The rule of each limit, in the order of `amounts`."""
@@ -105,7 +109,7 @@ class SharedCore(Core):
 
     def untold(self, key: str, now: int) -> bool:
         """Whether the counter is still to be told something."""
-        raise NotImplementedError
+        return key in self.pauses or None in self.pauses
 
     def give_back(self, key: str, amounts: tuple[Exact, ...]) -> None:
         """To be given back with the next booking."""
@@ -180,9 +184,8 @@ class SharedCore(Core):
         started = self.clock.now()
         try:
             bookings = await shielded(self.counter.book(asks))
-        except Outage as outage:
-            if not outage.sent:
-                self.untell(asks)
+        except CounterUnavailable as error:
+            self.untell(asks, again=not (isinstance(error, Outage) and error.sent))
             raise
         trip = ticks_of(max(0.0, self.clock.now() - started))
         self.trip = trip if not self.trip else (7 * self.trip + trip) // 8
@@ -190,10 +193,24 @@ class SharedCore(Core):
 
     def note_pause(self, key: str | None, until: int) -> None:
         """Others are to know that nobody of `key` is granted before `until`."""
+        self.pauses[key] = max(until, self.pauses.get(key, 0))
 
-    def untell(self, asks: Sequence[Ask]) -> None:
-        """These asks have not reached the counter."""
-        raise NotImplementedError
+    def told_pauses(self, key: str, now: int) -> dict[str, int]:
+        """The pauses that an ask carries."""
+        if not self.pauses:
+            return {}
+        ends = self.pauses.pop(key, 0), self.pauses.pop(None, 0)
+        return {"pause": max(0, ends[0] - now), "pause_all": max(0, ends[1] - now)}
+
+    def untell(self, asks: Sequence[Ask], *, again: bool) -> None:
+        """These asks were not answered. Their pauses are to be told again; what they give, if they were surely not
+        carried out (`again`)."""
+        with self as now:
+            for ask in asks:
+                if ask.name == self.name:
+                    for key, ticks in ((ask.key, ask.pause), (None, ask.pause_all)):
+                        if ticks:
+                            self.note_pause(key, now + ticks)
 
     async def book(self, gate: SharedGate) -> None:
         """Book for those in line at `gate` who have nothing in stock."""
@@ -291,6 +308,20 @@ class SharedCore(Core):
             retry_after_whole=0 if allowed else whole_wait(time, now, due),
         )
 
+    def pause(self, duration: float, key: str | None) -> None:
+        super().pause(duration, key)
+        if key is None:
+            with self:
+                self.note_pause(None, ticks_of(self.time + duration))
+
+    def clear(self, key: str | None) -> None:
+        super().clear(key)
+        self.forget_bookings(key)
+        if key is None:
+            self.pauses.clear()
+        else:
+            self.pauses.pop(key, None)
+
     async def clear_there(self, key: str | None) -> None:
         for name, its_key in self.names(key):
             await shielded(self.counter.clear(name, its_key))
@@ -305,11 +336,8 @@ class SharedRuleCore(SharedCore, RuleCore):
 
     def __init__(self, counter: Counter, name: str, rule: Algorithm, guard: Guard, clock: Clock | None) -> None:
         RuleCore.__init__(self, Table(rule), guard, clock)
-        self.prepare(counter)
-        self.name = name
+        self.prepare(counter, name)
         self.gives: dict[str, Exact] = {}
-        self.pauses: dict[str | None, int] = {}  # not told yet: the ticks at which they end
-        self.told: dict[str, int] = {}
 
     def open(self) -> None:
         """Its counts are elsewhere: no lane in memory is open."""
@@ -326,51 +354,31 @@ class SharedRuleCore(SharedCore, RuleCore):
         if not give:
             del self.gives[key]
 
-    def note_pause(self, key: str | None, until: int) -> None:
-        """Others are to know that nobody of `key` is granted before `until`."""
-        self.pauses[key] = max(until, self.pauses.get(key, 0))
-
     def untold(self, key: str, now: int) -> bool:
-        return key in self.gives or key in self.pauses or None in self.pauses
+        return key in self.gives or super().untold(key, now)
 
     def asks(self, key: str, now: int, costs: Sequence[Any], **terms: Any) -> list[Ask]:
         give = self.gives.pop(key, 0) if self.gives else 0
-        pause = pause_all = 0
-        if self.pauses:
-            pause = max(0, self.pauses.pop(key, 0) - now)
-            pause_all = max(0, self.pauses.pop(None, 0) - now)
-        rule = self.table.spec
-        return [Ask(self.name, key, rule, tuple(costs), give=give, pause=pause, pause_all=pause_all, **terms)]
+        terms |= self.told_pauses(key, now)
+        return [Ask(self.name, key, self.table.spec, tuple(costs), give=give, **terms)]
 
-    def untell(self, asks: Sequence[Ask]) -> None:
-        with self as now:
-            for ask in asks:
-                if ask.name == self.name:
-                    self._untell(ask, now)
-
-    def _untell(self, ask: Ask, now: int) -> None:
-        self.give_back(ask.key, (ask.give,))
-        for key, ticks in ((ask.key, ask.pause), (None, ask.pause_all)):
-            if ticks:
-                self.note_pause(key, now + ticks)
-
-    def pause(self, duration: float, key: str | None) -> None:
-        super().pause(duration, key)
-        if key is None:
+    def untell(self, asks: Sequence[Ask], *, again: bool) -> None:
+        super().untell(asks, again=again)
+        if again:
             with self:
-                self.note_pause(None, ticks_of(self.time + duration))
+                for ask in asks:
+                    if ask.name == self.name:
+                        self.give_back(ask.key, (ask.give,))
 
     def names(self, key: str | None) -> list[tuple[str, str | None]]:
         return [(self.name, key)]
 
     def clear(self, key: str | None) -> None:
         super().clear(key)
-        self.forget_bookings(key)
-        for waiting in (self.gives, self.pauses):
-            if key is None:
-                waiting.clear()
-            else:
-                waiting.pop(key, None)
+        if key is None:
+            self.gives.clear()
+        else:
+            self.gives.pop(key, None)
 
     def reconfigure(self, rate: Rate, burst: float | None) -> None:
         with self:

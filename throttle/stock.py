@@ -234,7 +234,7 @@ class SharedGate(Gate):
         self.failures += 1
         most = min(TICKS, TICKS // 20 << min(self.failures - 1, 10))
         self.again_at = now + round(most * (0.5 + chance / 2))
-        return isinstance(error, Outage)
+        return isinstance(error, Outage) and error.waits
 
     def unavailable(self, error: CounterUnavailable, now: int, loop: Any, chance: float) -> None:
         """The counter could not be asked for those in line."""

@@ -16,12 +16,13 @@ __all__ = ["Ask", "Booking", "Counter", "Entry", "Outage", "answer", "book_costs
 class Outage(CounterUnavailable):
     """The store has been there and cannot be reached now: who waits for a permit goes on waiting, and asks again.
 
-    `sent`: whether the question may have reached it.
+    `sent`: whether the question may have been carried out. `waits`: whether those who wait go on.
     """
 
-    def __init__(self, message: str, *, sent: bool = True) -> None:
+    def __init__(self, message: str, *, sent: bool = True, waits: bool = True) -> None:
         super().__init__(message)
         self.sent = sent
+        self.waits = waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,8 @@ def book_costs(
         if (within is not None and wait > within) or (ahead is not None and waits and wait >= waits[0] + ahead):
             return tuple(waits), wait
         for index, cost in enumerate(costs):
-            states[index] = rules[index].book(states[index], at, cost)
+            if cost:  # else nothing is taken, whenever that is
+                states[index] = rules[index].book(states[index], at, cost)
         waits.append(wait)
     return tuple(waits), 0
 

@@ -97,7 +97,7 @@ class Database:
         self.close()
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _BUSY:
-            return Locked(f"{self.path} stays locked by others")
+            return Locked(f"{self.path} stays locked by others", sent=False)
         why = _WHY.get(code) or f"fails: {getattr(error, 'strerror', error)}"
         return CounterUnavailable(f"{self.path} {why}")
 
