@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import random
@@ -10,12 +11,14 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import redis
 
-__all__ = ["Server", "free_port", "free_ports_of_a_node", "server_binary"]
+__all__ = ["Proxy", "Server", "free_port", "free_ports_of_a_node", "server_binary"]
 
 
 def server_binary() -> str | None:
@@ -106,3 +109,48 @@ class Server:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Proxy:
+    """A connection to the server that is slow, or loses replies."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.delay, self.lose = server, 0.0, False
+        self.port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = listener.sockets[0].getsockname()[1]
+        try:
+            yield f"redis://127.0.0.1:{self.port}"
+        finally:
+            listener.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: Any, writer: Any) -> None:
+        self._tasks.add(asyncio.current_task())  # type: ignore[arg-type]
+        there, back = await asyncio.open_connection("127.0.0.1", self.server.port)
+        up = asyncio.create_task(self._copy(reader, back, late=True))
+        try:
+            await self._copy(there, writer, late=False)
+        except (asyncio.CancelledError, ConnectionError):
+            pass
+        finally:
+            up.cancel()
+            await asyncio.gather(up, return_exceptions=True)
+            for one in (writer, back):
+                one.close()
+
+    async def _copy(self, source: Any, target: Any, *, late: bool) -> None:
+        while data := await source.read(65536):
+            if late:
+                await asyncio.sleep(self.delay)
+            elif self.lose and data.startswith(b"*"):  # what a booking answers
+                self.lose = False
+                return
+            target.write(data)
+            await target.drain()

@@ -214,6 +214,7 @@ def test_reset_makes_all_as_new(play: Any, spent: Any) -> None:
             await here.acquire(5, key=key)
         await there.reset("a")
         assert await there.try_acquire(5, key="a")
+        assert not await here.try_acquire(1, key="a")
         assert not await there.try_acquire(1, key="b")
         await here.reset()
         assert await there.try_acquire(5, key="b")

@@ -41,7 +41,7 @@ HOMES = {  # foreign module -> our modules that may touch it
     "httpx": "httpx testing.server cli",
     "httpx2": "httpx2",
     "tenacity": "backoff",
-    "redis": "counters.redis",
+    "redis": "counters.redis counters.pipe",
     "sqlite3": "counters.database counters.transactions counters.sqlite",
     "anyio": "clock counters.transactions counters.sqlite waiting stock driving exchange mapping testing cli",
     "trio": "waiting testing pytest_plugin",

@@ -121,7 +121,7 @@ class Trace:
 
     def there(self, asks: list[Ask]) -> Any:
         legs = [legs_of(ask.rule) for ask in asks]
-        script = at_time(script_of(frozenset(leg.kind for its in legs for leg in its)))
+        script = at_time(script_of(frozenset(leg.kind for its in legs for leg in its))[0])
         keys = [
             f"p:{ask.name}:{leg.suffix}:{part}"
             for ask, its in zip(asks, legs, strict=True)

@@ -1,5 +1,5 @@
 -- algorithms/fixed_window.py in whole microseconds. Rule: limit, window, offset. State: start of the window, count.
-kinds.fixed_window = {width = 3, size = 2}
+kinds.fixed_window = {width = 3, size = 2, most = 1}
 local fixed = kinds.fixed_window
 
 local function start_of(rule, now) return now - modulo(now - rule[3], rule[2]) end
@@ -44,4 +44,9 @@ function fixed.carry(rule, state, now, old)
   return {start_of(rule, math.max(start, now)), count}
 end
 
-function fixed.later(one, other) return one[1] > other[1] or (one[1] == other[1] and one[2] > other[2]) end
+function fixed.later(one, other, rule, now)
+  local at = math.max(now, one[1], other[1])
+  local _, count = roll(rule, one, at)
+  local _, others = roll(rule, other, at)
+  return count > others
+end

@@ -1,4 +1,5 @@
 -- What every kind of limit uses: exact whole numbers, which a division of floats is not.
+-- Of a kind: how many numbers its rule and its state have, and which one of the rule is the most that may come at once.
 local kinds = {}
 
 local function modulo(number, by)

@@ -8,10 +8,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
-from hashlib import sha1
 from typing import Any, Literal, NamedTuple, Self
 
 from ..errors import CounterUnavailable
@@ -19,26 +18,25 @@ from ..loops import running
 from ..rates import Exact, check_number
 from .base import Ask, Booking, Entry, Outage
 from .memory import MemoryCounter
+from .pipe import Pipe, Trip, is_outage, is_unsent
 from .shares import LocalShare, share_of
-from .wire import arguments, as_new, bookings, entry_of, legs_of, script_of
+from .wire import RESET, arguments, bookings, entry_of, legs_of, script_of
 
 __all__ = ["RedisCounter"]
 
 _log = logging.getLogger("throttle")
 
 _FLOORS = 10_000  # states that are remembered, to restore them where the server has lost its own
-_DAY = 86_400_000  # milliseconds for which a reset is remembered
+_AT_ONCE = 1000  # keys that are reset in one step
 _SUFFIXES = r"token_bucket|two_rate\.peak|two_rate|fixed_window|sliding_window_counter|sliding_window"
 _AGAIN = 0.05  # seconds between two tries to reach a server that was never reached
 
 
 class _Kept(NamedTuple):
-    """What a key of the server says it is."""
+    """What a record of the server says it is."""
 
-    record: str
     name: str
-    kind: str
-    is_log: bool
+    suffix: str
     key: str
 
 
@@ -86,7 +84,8 @@ class RedisCounter:
         self._inherited: list[dict[Any, Any]] = []
         self._process = os.getpid()
         self._floors: dict[str, str] = {}
-        self._reached = self._away = False
+        self._reached = self._away = self._probing = False
+        self._quiet_until = 0.0  # the server is away and need not be asked again before
         self._local = MemoryCounter()  # where a share of each limit is counted during an outage ...
         self._owed: dict[tuple[str, str], Exact] = {}  # ... and what that came to
 
@@ -105,14 +104,14 @@ class RedisCounter:
         pairs = zip(asks, legs, strict=True)
         names = [self._records(ask.name, leg.suffix, ask.key) for ask, its in pairs for leg in its]
         floors = [self._floors.get(name[0], "") for name in names]
-        script, digest = _script(frozenset(leg.kind for its in legs for leg in its))
+        script, digest = script_of(frozenset(leg.kind for its in legs for leg in its))
         keys = [key for name in names for key in name]
         try:
             answer = await self._ask(script, digest, len(keys), [*keys, *arguments(asks, legs, floors)])
-        except Outage as outage:
-            if self.on_outage == "wait":
+        except Outage:
+            if self.on_outage in ("wait", "raise"):
                 raise
-            return await self._without(asks, outage)
+            return await self._without(asks)
         for index, name in enumerate(names):
             floor = answer[4 + 2 * index]
             if floor:
@@ -120,37 +119,39 @@ class RedisCounter:
         return bookings(answer, legs)
 
     async def clear(self, name: str, key: str | None = None) -> int:
-        """Everything under `name`, or of one `key` of it, as new; how many records that were."""
+        """Everything under `name`, or of one `key` of it, as new; how many entries that were."""
         found = [one for one in await self._kept(name) if key in (None, one.key)]
-        now = await self._now()
-        for one in found:
-            self._floors.pop(one.record, None)
-            if key is not None and not one.is_log:  # newer than what others remember of it
-                text = await self._command("GET", one.record)
-                await self._command("SET", one.record, as_new(_text(text or ""), one.kind, now), "PX", _DAY)
-            else:
-                await self._command("DEL", one.record)
-        if key is None:
-            await self._command("SET", f"{self._tag(name)}:all", f"{now} 0", "PX", _DAY)
-        return sum(not one.is_log for one in found)
+        tag, cleared = f"{self._tag(name)}:", 0
+        for floor in [one for one in self._floors if one.startswith(tag)]:
+            if key in (None, floor.removeprefix(tag).partition(":")[2]):
+                self._floors.pop(floor, None)
+        for first in range(0, len(found) or key is None, _AT_ONCE):
+            part = found[first : first + _AT_ONCE]
+            keys = [f"{tag}all"]
+            for one in part:
+                keys += self._records(one.name, one.suffix, one.key)[:2]
+            used = await self._ask(*RESET, len(keys), [*keys, int(key is None)])
+            cleared += sum(there for there, one in zip(used, part, strict=True) if one.suffix != "two_rate.peak")
+        return cleared
 
     async def entries(self, name: str | None = None) -> list[Entry]:
         """What is kept under `name` (None: under any), by name and key."""
         now = await self._now()
         found: list[Entry] = []
         for one in await self._kept(name):
-            if one.is_log or one.kind == "two_rate.peak":
+            if one.suffix == "two_rate.peak":
                 continue
-            texts = [await self._command("GET", one.record)]
-            log: list[Any] = []
-            if one.kind == "sliding_window":
-                log = await self._command("LRANGE", self._records(one.name, one.kind, one.key)[1], 0, -1)
-            elif one.kind == "two_rate":
+            record, log, all_keys = self._records(one.name, one.suffix, one.key)
+            texts = [await self._command("GET", record)]
+            ticks: list[Any] = []
+            if one.suffix == "sliding_window":
+                ticks = await self._command("LRANGE", log, 0, -1)
+            elif one.suffix == "two_rate":
                 texts.append(await self._command("GET", self._records(one.name, "two_rate.peak", one.key)[0]))
-            if all(texts):  # else it has run out meanwhile
-                held = _numbers(await self._command("GET", f"{self._tag(one.name)}:all") or "0 0")
-                state, ticks = [_text(text) for text in texts], [_text(tick) for tick in log]
-                entry = entry_of(one.name, one.key, one.kind, state, ticks, now)
+            states = [_text(text or "") for text in texts]
+            held = [int(number) for number in _text(await self._command("GET", all_keys) or "0 0").split()]
+            entry = entry_of(one.name, one.key, one.suffix, states, [_text(tick) for tick in ticks], held[0], now)
+            if entry is not None:
                 paused = max(entry.paused_for, (held[1] - now) / 1e6)
                 found.append(replace(entry, paused_for=paused))
         return sorted(found, key=lambda entry: (entry.name, entry.key, entry.kind))
@@ -159,8 +160,7 @@ class RedisCounter:
         """Let go of this loop's connection; the counter opens one again by itself when used again."""
         client = self._clients.pop(running(), None)
         if client is not None and self._process == os.getpid():
-            for connection in client.throttle_free:
-                await connection.disconnect()
+            await client.throttle_pipe.close(wait=True)
             await client.aclose()
 
     async def __aenter__(self) -> Self:
@@ -191,23 +191,19 @@ class RedisCounter:
         floors.pop(name, None)
         floors[name] = _text(floor)
         if len(floors) > _FLOORS:
-            del floors[next(iter(floors))]
+            floors.pop(next(iter(floors)), None)
 
     async def _kept(self, name: str | None) -> list[_Kept]:
         """The records of `name` (None: of any), as they are called on the server."""
         tag = f"{self.prefix}:" if name is None else f"{self._tag(name)}:"
         pattern = "".join(f"\\{sign}" if sign in "*?[]\\" else sign for sign in tag) + "*"
 
-        async def scan(client: Any) -> list[str]:
+        async def scan(client: Any, trip: Trip) -> list[str]:
             return [_text(one) async for one in client.scan_iter(match=pattern, count=1000)]
 
-        form = re.compile(rf"{re.escape(self.prefix)}:(.+?):({_SUFFIXES})(\.log)?:(.*)", re.DOTALL)
+        form = re.compile(rf"{re.escape(self.prefix)}:(.+?):({_SUFFIXES}):(.*)", re.DOTALL)
         found = [form.fullmatch(one) for one in await self._do(scan)]
-        return [
-            _Kept(one[0], re.sub(r"^\{([^{}]*)\}$", r"\1", one[1]), one[2], bool(one[3]), one[4])
-            for one in found
-            if one
-        ]
+        return [_Kept(re.sub(r"^\{([^{}]*)\}$", r"\1", one[1]), one[2], one[3]) for one in found if one]
 
     async def _now(self) -> int:
         """The server's time in microseconds."""
@@ -226,64 +222,75 @@ class RedisCounter:
 
     async def _command(self, *words: Any) -> Any:
         """What the server answers to a command."""
-        if self._client is None:
-            return await self._do(lambda client: self._exchange(client, words))
-        return await self._do(lambda client: client.execute_command(*words))
 
-    async def _exchange(self, client: Any, words: tuple[Any, ...]) -> Any:
-        """`client.execute_command`, without what that does for others: one connection, one question, one answer."""
-        from redis.exceptions import ResponseError
+        async def ask(client: Any, trip: Trip) -> Any:
+            if self._client is None:
+                return await client.throttle_pipe.ask(words, trip)
+            trip.sent = True
+            return await client.execute_command(*words)
 
-        free: list[Any] = client.throttle_free
-        while free and free[-1]._reader.at_eof():  # closed by the server
-            await free.pop().disconnect(nowait=True)
-        connection = free.pop() if free else client.connection_pool.make_connection()
-        try:
-            if not connection.is_connected:
-                await connection.connect()
-            await connection.send_packed_command(packed(words), check_health=False)
-            answer = await connection.read_response()
-        except ResponseError:
-            free.append(connection)
-            raise
-        except BaseException:  # its answer may be on the way: nobody else is to read that
-            await connection.disconnect(nowait=True)
-            raise
-        free.append(connection)
-        return answer
+        return await self._do(ask)
 
-    async def _do(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+    async def _do(self, work: Callable[[Any, Trip], Awaitable[Any]]) -> Any:
         """What `work` with the client returns. Raises `Outage` where the server has been reached before and is not now,
-        else `CounterUnavailable`; what was sent is never sent again."""
+        else `CounterUnavailable`; what may have been sent is never sent again."""
         from redis.exceptions import NoScriptError, RedisError
 
-        give_up = time.monotonic() + self.timeout
-        while True:
-            client = self._on_this_loop()
-            try:
-                async with asyncio.timeout(self.timeout):
-                    answer = await work(client)
-                break
-            except NoScriptError:
-                raise
-            except (RedisError, OSError) as error:
-                why = f"{error}" or "no answer in time"
-                if not _is_outage(error):
-                    raise CounterUnavailable(f"{self!r} refuses: {why}") from error
-                if self._reached:
-                    self._lost(why)
-                    raise Outage(f"{self!r} cannot be reached: {why}", sent="connecting to" not in why) from error
-                if time.monotonic() + _AGAIN > give_up:
-                    raise CounterUnavailable(f"{self!r} cannot be reached: {why}") from error
-                await asyncio.sleep(_AGAIN)
+        if self._process != os.getpid():
+            self._forked()
+        with self._probe():
+            give_up = time.monotonic() + self.timeout
+            while True:
+                client, trip, started = self._on_this_loop(), Trip(), time.monotonic()
+                try:
+                    async with asyncio.timeout(self.timeout if self._reached else give_up - started):
+                        answer = await work(client, trip)
+                    break
+                except NoScriptError:
+                    raise
+                except (RedisError, OSError) as error:
+                    why = f"{error}" or "no answer in time"
+                    if not is_outage(error):
+                        raise CounterUnavailable(f"{self!r} refuses: {why}") from error
+                    sent = trip.sent and not is_unsent(error)
+                    if self._reached:
+                        self._lost(why, started)
+                        waits = self.on_outage == "wait"
+                        raise Outage(f"{self!r} cannot be reached: {why}", sent=sent, waits=waits) from error
+                    if sent or time.monotonic() + _AGAIN > give_up:
+                        raise CounterUnavailable(f"{self!r} cannot be reached: {why}") from error
+                    await asyncio.sleep(_AGAIN)
         self._reached = True
         if self._away:
             self._away = False
             _log.warning("%r is back", self)
         return answer
 
-    def _lost(self, why: str) -> None:
+    def _forked(self) -> None:
+        """Connections of the parent are the parent's: to close them would deafen it."""
+        self._inherited.append(self._clients)
+        self._process, self._clients, self._probing = os.getpid(), {}, False
+
+    @contextmanager
+    def _probe(self) -> Iterator[None]:
+        """While the server is away, one question at a time tries it; after one in vain, none does for as long as that
+        took. Others are told at once."""
         if not self._away:
+            yield
+            return
+        if self._probing or time.monotonic() < self._quiet_until:
+            raise Outage(f"{self!r} cannot be reached", sent=False, waits=self.on_outage == "wait")
+        self._probing = True
+        try:
+            yield
+        finally:
+            self._probing = False
+
+    def _lost(self, why: str, asked: float) -> None:
+        now = time.monotonic()
+        if self._away:
+            self._quiet_until = now + (now - asked)
+        else:
             self._away = True
             _log.warning("%r cannot be reached (%s): on_outage=%r", self, why, self.on_outage)
 
@@ -293,9 +300,6 @@ class RedisCounter:
             raise RuntimeError("RedisCounter needs asyncio: redis-py has no client for trio")
         if self._client is not None:
             return self._client
-        if self._process != os.getpid():  # connections of the parent are the parent's: to close them would deafen it
-            self._inherited.append(self._clients)
-            self._process, self._clients = os.getpid(), {}
         client = self._clients.get(loop)
         if client is None:
             self._clients = {one: its for one, its in self._clients.items() if not one.is_closed()}
@@ -312,15 +316,13 @@ class RedisCounter:
 
         connect: Any = Redis.from_url  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         client: Any = connect(self._url, retry=Retry(NoBackoff(), 0))  # a booking must not be sent twice
-        client.throttle_free = []  # connections that nobody uses at the moment
+        client.throttle_pipe = Pipe(client)
         return client
 
     # ── outages ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _without(self, asks: Sequence[Ask], outage: Outage) -> Sequence[Booking]:
+    async def _without(self, asks: Sequence[Ask]) -> Sequence[Booking]:
         """What is answered while the server is away."""
-        if self.on_outage == "raise":
-            raise CounterUnavailable(str(outage)) from outage
         count = len(asks[0].costs)
         if isinstance(self.on_outage, LocalShare):
             share = self.on_outage.share
@@ -343,43 +345,5 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else value.decode()
 
 
-def _numbers(value: Any) -> list[int]:
-    return [int(one) for one in _text(value).split()]
-
-
 def _takes(ask: Ask) -> bool:
     return ask.within is None or ask.within >= 0
-
-
-def packed(words: Sequence[Any]) -> bytes:
-    """A command as it goes over the wire.
-
-    >>> packed(["GET", "key"])
-    b'*2\\r\\n$3\\r\\nGET\\r\\n$3\\r\\nkey\\r\\n'
-    """
-    parts = [b"*%d\r\n" % len(words)]
-    for word in words:
-        text = str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
-    return b"".join(parts)
-
-
-@lru_cache(maxsize=100)
-def _script(kinds: frozenset[str]) -> tuple[str, str]:
-    text = script_of(kinds)
-    return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-_AWAY = ("OOM", "LOADING", "READONLY", "CLUSTERDOWN", "MISCONF", "MASTERDOWN", "TRYAGAIN")
-_OUTAGES = ("ClusterDownError", "TryAgainError", "MasterDownError", "ReadOnlyError", "OutOfMemoryError")
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Whether waiting may help."""
-    from redis import exceptions
-
-    if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthorizationError)):
-        return False
-    if isinstance(error, (OSError, exceptions.ConnectionError, exceptions.TimeoutError)):
-        return True
-    return type(error).__name__ in _OUTAGES or str(error).startswith(_AWAY) or "-OOM" in str(error)

@@ -1,15 +1,17 @@
--- algorithms/sliding_window.py in whole microseconds. Rule: limit, window. State: since, used, last; the log itself is a
--- list of "instant weight", read from its old end as far as it is needed.
-kinds.sliding_window = {width = 2, size = 3}
+-- algorithms/sliding_window.py in whole microseconds. Rule: limit, window. State: since, used, last, born; the log itself
+-- is a list of "instant weight", read from its old end as far as it is needed. Where it is lost, all that was used counts
+-- at the last instant, and the state is born anew.
+kinds.sliding_window = {width = 2, size = 4, most = 1}
 local window = kinds.sliding_window
 
-function window.new(rule, now) return {now - rule[2], 0, 0} end
+function window.new(rule, now) return {now - rule[2], 0, 0, now} end
 
-function window.open(state, key, lost)
+function window.open(state, key, lost, now)
   local log = {key = key, ticks = {}, weights = {}, first = 1, read = 0, kept = lost and 0 or redis.call('LLEN', key)}
   log.size = log.kept
   log.lost = lost
   state.log = log
+  if lost then state[4] = now end
   if log.kept == 0 and state[2] > 0 then window.append(state, state[3], state[2]) end
 end
 
@@ -69,7 +71,6 @@ function window.earliest(rule, state, now, cost)
 end
 
 function window.book(rule, state, at, cost)
-  if cost == 0 then return state end
   drop(rule, state, at - rule[2])
   local log = state.log
   local last = newest(log)
@@ -121,7 +122,12 @@ end
 
 function window.carry(rule, state) return state end
 
-function window.later(one, other) return one[3] > other[3] end
+function window.later(one, other, rule, now)
+  if one[4] == other[4] then return one[3] > other[3] end
+  return one[2] > other[2] and one[3] + rule[2] > now
+end
+
+function window.join(one, other) one[3] = math.max(one[3], other[3]) end
 
 function window.save(state, ttl)
   local log = state.log

@@ -1,5 +1,5 @@
 -- algorithms/sliding_window_counter.py in whole microseconds. Rule: limit, window. State: start, previous, current.
-kinds.sliding_window_counter = {width = 2, size = 3}
+kinds.sliding_window_counter = {width = 2, size = 3, most = 1}
 local sliding = kinds.sliding_window_counter
 
 local function start_of(rule, now) return now - modulo(now, rule[2]) end
@@ -60,7 +60,9 @@ function sliding.carry(rule, state, now, old)
   return {start_of(rule, math.max(start, now)), 0, current + ceiling(previous * inside, old[2])}
 end
 
-function sliding.later(one, other)
-  if one[1] ~= other[1] then return one[1] > other[1] end
-  return one[3] > other[3] or (one[3] == other[3] and one[2] > other[2])
+function sliding.later(one, other, rule, now)
+  local at = math.max(now, one[1], other[1])
+  local _, previous, current = roll(rule, one, at)
+  local _, others, currents = roll(rule, other, at)
+  return current > currents or (current == currents and previous > others)
 end

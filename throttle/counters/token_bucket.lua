@@ -1,6 +1,6 @@
 -- algorithms/token_bucket.py in whole microseconds. Rule: permits, ticks, depth (in units; a permit is `ticks` units,
 -- a microsecond refills `permits` of them). State: at, rest = the instant at which it is full again, rest/permits after.
-kinds.token_bucket = {width = 3, size = 2}
+kinds.token_bucket = {width = 3, size = 2, most = 3}
 local bucket = kinds.token_bucket
 
 function bucket.new() return {0, 0} end

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
+from hashlib import sha1
 from importlib.resources import files
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from ..rates import TICKS, Exact, exact
 from .base import Ask, Booking, Entry
 from .states import spell
 
-__all__ = ["TICK", "Leg", "arguments", "as_new", "bookings", "entry_of", "legs_of", "script_of"]
+__all__ = ["RESET", "TICK", "Leg", "arguments", "bookings", "entry_of", "legs_of", "script_of"]
 
 TICK = 1000
 """Ticks (nanoseconds) in a microsecond, in which the server counts."""
@@ -78,22 +79,17 @@ def _bucket(rule: Any, suffix: str) -> Leg:
     return Leg("token_bucket", suffix, (near.numerator * finer, unit, int(burst * unit)), unit)
 
 
-def as_new(text: str, kind: str, version: int) -> str:
-    """The record `text` of a limit that nobody has used since `version`."""
-    numbers = text.split()[2:]
-    width, size = (3, 2) if kind in _THREE else (2, 3)
-    state = ["0"] * size
-    if kind == "fixed_window":
-        state[0] = numbers[2]  # windows start there
-    return " ".join([f"{version} 0", *numbers[:width], *state])
-
-
-def entry_of(name: str, key: str, kind: str, texts: Sequence[str], log: Sequence[str], now: int) -> Entry:
-    """What people want to see of a record, or of the two of a two-rate limit."""
+def entry_of(
+    name: str, key: str, kind: str, texts: Sequence[str], log: Sequence[str], since: int, now: int
+) -> Entry | None:
+    """What people want to see of a record, or of the two of a two-rate limit; None where it is as new, or older than
+    the reset at `since`."""
     rules: list[Any] = []
     facts: list[tuple[Exact, int]] = []
     for text in texts:
-        numbers = [int(number) for number in text.split()[2:]]
+        version, _, *numbers = [int(number) for number in text.split()] or [0, 0]
+        if not numbers or version < since:
+            return None
         rule, state = _read(kind, numbers, log)
         facts.append((rule.remaining(state, now), rule.full_at(state, now) - now))
         rules.append(_in_ticks(rule))
@@ -111,7 +107,7 @@ def _read(kind: str, numbers: list[int], log: Sequence[str]) -> tuple[Any, Any]:
         return FixedWindowRule(*numbers[:3]), (numbers[3], numbers[4])
     if kind == "sliding_window_counter":
         return SlidingWindowCounterRule(*numbers[:2]), (numbers[2], numbers[3], numbers[4])
-    limit, window, since, used, last = numbers
+    limit, window, since, used, last, _ = numbers
     pairs = [(int(one.split()[0]), int(one.split()[1])) for one in log] or ([(last, used)] if used else [])
     weights: dict[int, Exact] = {tick: weight for tick, weight in pairs if weight != 1}
     return SlidingWindowRule(limit, window), Log(deque(tick for tick, _ in pairs), since, used, 0, weights)
@@ -124,14 +120,19 @@ def _in_ticks(rule: Any) -> Any:
     return replace(rule, window=rule.window * TICK)
 
 
-_THREE = ("token_bucket", "two_rate", "two_rate.peak", "fixed_window")
-
-
 @lru_cache(maxsize=100)
-def script_of(kinds: frozenset[str]) -> str:
-    """The script for limits of these kinds."""
+def script_of(kinds: frozenset[str]) -> tuple[str, str]:
+    """The script for limits of these kinds, and its SHA-1."""
+    return _script("kinds", *sorted(kinds), "book")
+
+
+def _script(*names: str) -> tuple[str, str]:
     here = files("throttle.counters")
-    return "".join(here.joinpath(f"{name}.lua").read_text() for name in ("kinds", *sorted(kinds), "book"))
+    text = "".join(here.joinpath(f"{name}.lua").read_text() for name in names)
+    return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+RESET = _script("reset")
 
 
 def arguments(asks: Sequence[Ask], legs: Sequence[tuple[Leg, ...]], floors: Sequence[str]) -> list[str | int]:
