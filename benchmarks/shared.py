@@ -1,7 +1,9 @@
 """Processes that share one limit through a real Redis on loopback, beside limits, throttled-py, pyrate-limiter and
 redis-rate-limiters, in one run.
 
-    python benchmarks/shared.py [--seconds S] [--json FILE] [--only WHO,WHO]
+    python benchmarks/shared.py [--seconds S] [--json FILE] [--markdown FILE] [--only WHO,WHO]
+
+With --markdown the rows of SQLite (`sqlite_rows.py`) are measured, too, and all is written there.
 
 Each process runs 50 tasks that take permits as fast as they come. Of a row: permits granted over burst + rate x time;
 the most in any second over burst + rate; the most that a process got over the least; commands of the server a permit;
@@ -15,16 +17,20 @@ import argparse
 import asyncio
 import json
 import logging
-import subprocess
+import os
+import platform
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from datetime import date
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sqlite_rows import most_within, work
+import sqlite_rows
+from sqlite_rows import answers, most_within, table, work
 
 from throttle import TokenBucket
 from throttle.counters import RedisCounter
@@ -144,8 +150,7 @@ def measure(who: str, rate: float, burst: int, seconds: float, trip: float = 0.0
         command = [sys.executable, __file__, "--work", who, url, "50", str(rate), str(burst)]
         command += [str(start), str(start + seconds)]
         before = commands(server)
-        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-        found = [json.loads(process.communicate(timeout=seconds + 90)[0]) for process in running]
+        found = answers(command, processes, seconds + 40)
         asked = commands(server) - before
     finally:
         server.close()
@@ -201,13 +206,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--only", default=",".join(WHO), help="names, with commas between")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="measure SQLite, too, and write the tables there")
     parser.add_argument("--work", nargs=7, help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.disable()
     if options.work:
         who, url, tasks, rate, burst, start, end = options.work
         acquire = WHO[who](url, float(rate), int(burst))
-        print(json.dumps(asyncio.run(work(acquire, int(tasks), float(start), float(end)))))
+        print(json.dumps(asyncio.run(work(acquire, int(tasks), float(start), float(end), lag=False))))
         return
     rows = {
         "4 x 50 on 500/s": (500.0, 50, 0.0), "the same at 20 ms": (500.0, 50, 0.02), "100/s, burst 1": (100.0, 1, 0.0)
@@ -222,13 +228,49 @@ def main() -> None:
             one = attempt(lambda who=who, r=rate, b=burst, t=trip: measure(who, r, b, options.seconds, t), row)
             found |= {f"{row}: {name}": value for name, value in one.items()}
         results[who] = found
-    names = list(dict.fromkeys(name for one in results.values() for name in one))
-    print(f"| Redis | {' | '.join(results)} |\n|---|{'---|' * len(results)}")
-    for name in names:
-        values = [one.get(name, "-") for one in results.values()]
-        print(f"| {name} | {' | '.join(v if isinstance(v, str) else f'{v:,.4g}' for v in values)} |")
+    print("\n".join(table("Redis", results)))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
+    if options.markdown:
+        sqlite = sqlite_rows.rows(4, 50, 500.0, options.seconds)
+        tables = [*table("Redis", results, REACH), "", *table("SQLite: 4 x 50 on 500/s", sqlite, SQLITE_REACH)]
+        options.markdown.write_text("\n".join([head(), "", *tables]) + "\n")
+
+
+REACH = {
+    "decisions/s, 64 tasks": "≥ 120,000",
+    "p99 ms, 64 tasks": "≤ 8",
+    "decisions/s, 512 tasks": "≥ 120,000",
+    "p99 ms, 512 tasks": "≤ 8",
+    "4 x 50 on 500/s: of ideal": "≥ 0.995",
+    "4 x 50 on 500/s: worst second": "≤ 1.05",
+    "4 x 50 on 500/s: commands/permit": "≤ 0.12",
+    "4 x 50 on 500/s: fairness": "≤ 1.08",
+    "4 x 50 on 500/s: CPU us/permit": "≤ 200",
+    "the same at 20 ms: of ideal": "≥ 0.99",
+    "100/s, burst 1: of ideal": "≥ 0.98",
+}
+SQLITE_REACH = {"of ideal": "≥ 0.995", "fairness": "≤ 1.1", "lag max ms": "≤ 10"}
+PACKAGES = ["redis", "hiredis", *(name for name in WHO if name != "throttle")]
+
+
+def head() -> str:
+    """Where and when, and how to read it."""
+    found = [f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} missing")
+    server = Server()
+    try:
+        with server.client() as client:
+            found.append(f"server {client.info('server')['redis_version']}")
+    finally:
+        server.close()
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    method = (__doc__ or "").split("\n\n")[-1].strip()
+    return f"# Shared limits\n\n{date.today()}, {machine} at the end; {', '.join(found)}.\n\n{method}"
 
 
 def attempt(measured: Callable[[], dict[str, Any]], what: str) -> dict[str, Any]:

@@ -52,8 +52,10 @@ def pyrate_acquire(path: str, rate: float) -> Callable[[], Awaitable[object]]:
 WHO = {"throttle": throttle_acquire, "pyrate-limiter": pyrate_acquire}
 
 
-async def work(acquire: Callable[[], Awaitable[object]], tasks: int, start: float, end: float) -> dict[str, Any]:
-    """What one process got between two instants of the wall clock."""
+async def work(
+    acquire: Callable[[], Awaitable[object]], tasks: int, start: float, end: float, *, lag: bool = True
+) -> dict[str, Any]:
+    """What one process got between two instants of the wall clock; to measure the `lag`, too, takes CPU of its own."""
     times: list[float] = []
     lags: list[float] = []
 
@@ -74,12 +76,13 @@ async def work(acquire: Callable[[], Awaitable[object]], tasks: int, start: floa
     await asyncio.sleep(max(0.0, start - time.time()))
     cpu = time.process_time()
     workers = [asyncio.create_task(take()) for _ in range(tasks)]
-    watcher = asyncio.create_task(watch())
+    if lag:
+        workers.append(asyncio.create_task(watch()))
     await asyncio.sleep(max(0.0, end - time.time()))
     used = time.process_time() - cpu
-    for task in (*workers, watcher):
+    for task in workers:
         task.cancel()
-    done = await asyncio.gather(*workers, watcher, return_exceptions=True)
+    done = await asyncio.gather(*workers, return_exceptions=True)
     errors = [repr(error) for error in done if isinstance(error, Exception)]
     return {"times": times, "lags": lags, "cpu": used, "errors": errors}
 
@@ -90,8 +93,7 @@ def measure(who: str, processes: int, tasks: int, rate: float, seconds: float) -
         start = time.time() + 4  # when all have imported what they need
         command = [sys.executable, __file__, "--work", who, f"{folder}/limits.db", str(tasks), str(rate)]
         command += [str(start), str(start + seconds)]
-        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-        found = [json.loads(process.communicate(timeout=seconds + 60)[0]) for process in running]
+        found = answers(command, processes, seconds + 40)
     times = sorted(moment for one in found for moment in one["times"])
     counts = [len(one["times"]) for one in found]
     lags = sorted(lag for one in found for lag in one["lags"])
@@ -104,6 +106,18 @@ def measure(who: str, processes: int, tasks: int, rate: float, seconds: float) -
         "CPU us/permit": sum(one["cpu"] for one in found) / max(1, len(times)) * 1e6,
         "errors": sum(len(one["errors"]) for one in found),
     }
+
+
+def answers(command: list[str], processes: int, timeout: float) -> list[Any]:
+    """What so many processes of one command print; none of them outlives this."""
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    end = time.monotonic() + timeout
+    try:
+        return [json.loads(process.communicate(timeout=max(1.0, end - time.monotonic()))[0]) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def most_within(times: list[float], window: float) -> int:
@@ -143,6 +157,27 @@ def speed(who: str, tasks: int) -> float:
     return statistics.median(taken)
 
 
+def rows(processes: int, tasks: int, rate: float, seconds: float) -> dict[str, dict[str, Any]]:
+    """Who, what, figure."""
+    results: dict[str, dict[str, Any]] = {}
+    for who in ["throttle", *(who for who in WHO if who in NAMES and have(who))]:
+        print(f"... {who}, SQLite", file=sys.stderr, flush=True)
+        results[who] = measure(who, processes, tasks, rate, seconds)
+        results[who] |= {f"permits/s, {tasks} tasks": speed(who, tasks) for tasks in (1, 64)}
+    return results
+
+
+def table(what: str, results: dict[str, dict[str, Any]], reach: dict[str, str] | None = None) -> list[str]:
+    """The lines of a Markdown table; with a column of what is to be reached where that is given."""
+    ends = ["to reach"] if reach else []
+    lines = [f"| {' | '.join([what, *results, *ends])} |", "|---" * (1 + len(results) + len(ends)) + "|"]
+    for name in dict.fromkeys(name for one in results.values() for name in one):
+        values = [one.get(name, "-") for one in results.values()]
+        cells = [value if isinstance(value, str) else f"{value:,.4g}" for value in values]
+        lines.append(f"| {' | '.join([name, *cells, *([reach.get(name, '')] if reach else [])])} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -157,16 +192,9 @@ def main() -> None:
         who, path, tasks, rate, start, end = options.work
         print(json.dumps(asyncio.run(work(WHO[who](path, float(rate)), int(tasks), float(start), float(end)))))
         return
-    results: dict[str, Any] = {}
-    names = ["throttle", *(who for who in WHO if who in NAMES and have(who))]
-    for who in names:
-        print(f"... {who}", file=sys.stderr, flush=True)
-        results[who] = measure(who, options.processes, options.tasks, options.rate, options.seconds)
-        results[who] |= {f"permits/s, {tasks} tasks": speed(who, tasks) for tasks in (1, 64)}
+    results = rows(options.processes, options.tasks, options.rate, options.seconds)
     what = f"SQLite: {options.processes} processes x {options.tasks} tasks on {options.rate:g}/s, burst {BURST}"
-    print(f"| {what} | {' | '.join(results)} |\n|---|{'---|' * len(results)}")
-    for name in next(iter(results.values())):
-        print(f"| {name} | {' | '.join(f'{one[name]:,.4g}' for one in results.values())} |")
+    print("\n".join(table(what, results)))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 
