@@ -427,6 +427,39 @@ async def test_one_who_leads_is_cancelled() -> None:
 
 
 @virtual
+async def test_what_a_cancelled_one_has_booked_for_all_is_not_lost() -> None:
+    """Whoever talks to the store for those in line is cancelled while it does, thirty times."""
+
+    class Hooked(Store):
+        async def book(self, asks: Sequence[Ask]) -> Sequence[Booking]:
+            gate = limiter._core.gates.get("")
+            if gate is not None and gate.booker is not None and len(victims) < 30:
+                victims.append(next(task for task in tasks if not task.done()))  # the head of the line
+                asyncio.get_running_loop().call_later(0.001, victims[-1].cancel)
+            return await super().book(asks)
+
+    victims: list[asyncio.Task[None]] = []
+    limiter = TokenBucket("500/s", burst=1, counter=Hooked(0.004), name="n")
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(430)]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(victims) == 30 - sum(not task.cancelled() for task in victims)
+    assert 400 / 500 <= now() < 1.05 * 400 / 500
+
+
+@virtual
+async def test_a_cancelled_try_takes_nothing(make: Any) -> None:
+    store = Store(0.01)
+    limiter = make(counter=store, name="n")
+    tries = [asyncio.create_task(limiter.try_acquire(2)), asyncio.create_task(limiter.peek(2))]
+    await asyncio.sleep(0.005)
+    for one in tries:
+        one.cancel()
+    assert all(isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*tries, return_exceptions=True))
+    assert (await limiter.try_acquire(4)).allowed
+    assert not await limiter.try_acquire(1)
+
+
+@virtual
 async def test_a_coroutine_closed_by_hand_gives_back() -> None:
     limiter = TokenBucket("1/h", burst=10, counter=Store(0.01), name="n")
     task = asyncio.create_task(limiter.acquire())

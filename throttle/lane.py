@@ -80,7 +80,7 @@ class Lane:
         self.busy = False
         while self._queue:
             first = self._queue[0]
-            if first.outcome is None:
+            if first.outcome is None and not first.wake.cancelled():  # else it is about to be `gone`
                 self.busy = True
                 first.wake.set_result(None)
                 return

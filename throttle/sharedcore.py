@@ -180,10 +180,10 @@ class SharedCore(Core):
     # ── talking to the counter ────────────────────────────────────────────────────────────────────────────────────
 
     async def send(self, asks: Sequence[Ask]) -> Sequence[Booking]:
-        """Ask the counter; carried out to the end even if cancelled."""
+        """Ask the counter; whoever calls this shields it."""
         started = self.clock.now()
         try:
-            bookings = await shielded(self.counter.book(asks))
+            bookings = await self.counter.book(asks)
         except CounterUnavailable as error:
             self.untell(asks, again=not (isinstance(error, Outage) and error.sent))
             raise
@@ -236,7 +236,7 @@ class SharedCore(Core):
                 return
             asks = self.asks(key, now, ())
         try:
-            await self.send(asks)
+            await shielded(self.send(asks))
         except CounterUnavailable:
             pass
 
@@ -282,6 +282,17 @@ class SharedCore(Core):
         return gate
 
     async def decide_there(self, key: str, cost: Any, *, take: bool) -> Decision:
+        told: list[Decision] = []
+        try:
+            await shielded(self._decide_there(key, cost, told, take=take))
+        except BaseException:
+            if take and told and told[0].allowed:  # cancelled meanwhile: nobody has it
+                with self:
+                    self.give_back(key, self.amounts(cost))
+            raise
+        return told[0]
+
+    async def _decide_there(self, key: str, cost: Any, told: list[Decision], *, take: bool) -> None:
         """What a newcomer is told; `take` takes if that is yes."""
         with self as now:
             time = self.time
@@ -299,7 +310,7 @@ class SharedCore(Core):
         taken = bool(bookings[0].waits)
         due = now if taken else max(local, now + max(booking.wait for booking in bookings))
         allowed = taken or due <= now
-        return Decision(
+        decision = Decision(
             allowed=allowed,
             remaining=float(min(booking.remaining for booking in bookings)),
             retry_after=0.0 if allowed else wait_of(time, due),
@@ -307,6 +318,7 @@ class SharedCore(Core):
             reset_after=seconds(max(booking.reset_after for booking in bookings)),
             retry_after_whole=0 if allowed else whole_wait(time, now, due),
         )
+        told.append(decision)
 
     def pause(self, duration: float, key: str | None) -> None:
         super().pause(duration, key)

@@ -287,7 +287,7 @@ class SharedGate(Gate):
             return
         self.talks = True
         try:
-            await self.core.book(self)
+            await shielded(self.core.book(self))  # cancelled or not, what it books is for all who wait
         finally:
             with self.core as now:
                 self.booker, self.talks = None, False
