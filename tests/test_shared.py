@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections.abc import Sequence
 from fractions import Fraction
@@ -32,7 +33,7 @@ from throttle.counters.shares import share_of
 from throttle.counters.wire import legs_of
 from throttle.hints import Hints
 from throttle.rates import TICKS, Rate
-from throttle.testing import VirtualClock
+from throttle.testing import VirtualClock, run_virtual
 
 
 class Store:
@@ -444,6 +445,40 @@ async def test_what_a_cancelled_one_has_booked_for_all_is_not_lost() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert len(victims) == 30 - sum(not task.cancelled() for task in victims)
     assert 400 / 500 <= now() < 1.05 * 400 / 500
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_callers_are_cancelled_at_random_and_nothing_is_lost(seed: int) -> None:
+    rng = random.Random(seed)
+    store = Store(rng.choice([0, 0.001, 0.02, 0.1]))
+    bucket = TokenBucket("1/day", burst=900, counter=store, name="n")
+    limiter: Any = rng.choice([bucket, AllOf(bucket, SlidingWindow("900/day", counter=store, name="m"))])
+
+    async def call(how: float) -> bool:
+        if how < 0.2:
+            return bool(await limiter.try_acquire())
+        options: dict[str, Any] = {"max_wait": 1} if how < 0.4 else {"priority": 1} if how < 0.6 else {}
+        await limiter.acquire(**options)
+        return True
+
+    async def main() -> None:
+        tasks: list[asyncio.Task[bool]] = []
+        for _ in range(rng.randrange(20, 80)):
+            what = rng.random()
+            if what < 0.5:
+                tasks.append(asyncio.create_task(call(rng.random())))
+            elif what < 0.8 and tasks:
+                rng.choice(tasks).cancel()
+            else:
+                await asyncio.sleep(rng.choice([0, 0, 0, 0, store.trip / 2, store.trip]))
+        async with asyncio.timeout(60):
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(one) for one in found} <= {bool, asyncio.CancelledError, WaitTooLong}
+        await limiter.refund(0)
+        assert (await limiter.peek()).remaining == pytest.approx(900 - sum(one is True for one in found), abs=0.1)
+        assert not limiter._core.gates
+
+    run_virtual(main)
 
 
 @virtual

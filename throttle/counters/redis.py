@@ -238,7 +238,7 @@ class RedisCounter:
 
         if self._process != os.getpid():
             self._forked()
-        with self._probe():
+        with self._probe() as probes:
             give_up = time.monotonic() + self.timeout
             while True:
                 client, trip, started = self._on_this_loop(), Trip(), time.monotonic()
@@ -254,7 +254,7 @@ class RedisCounter:
                         raise CounterUnavailable(f"{self!r} refuses: {why}") from error
                     sent = trip.sent and not is_unsent(error)
                     if self._reached:
-                        self._lost(why, started)
+                        self._lost(why, time.monotonic() - started if probes else 0.0)
                         waits = self.on_outage == "wait"
                         raise Outage(f"{self!r} cannot be reached: {why}", sent=sent, waits=waits) from error
                     if sent or time.monotonic() + _AGAIN > give_up:
@@ -272,25 +272,23 @@ class RedisCounter:
         self._process, self._clients, self._probing = os.getpid(), {}, False
 
     @contextmanager
-    def _probe(self) -> Iterator[None]:
+    def _probe(self) -> Iterator[bool]:
         """While the server is away, one question at a time tries it; after one in vain, none does for as long as that
         took. Others are told at once."""
         if not self._away:
-            yield
+            yield False
             return
         if self._probing or time.monotonic() < self._quiet_until:
             raise Outage(f"{self!r} cannot be reached", sent=False, waits=self.on_outage == "wait")
         self._probing = True
         try:
-            yield
+            yield True
         finally:
             self._probing = False
 
-    def _lost(self, why: str, asked: float) -> None:
-        now = time.monotonic()
-        if self._away:
-            self._quiet_until = now + (now - asked)
-        else:
+    def _lost(self, why: str, rest: float) -> None:
+        self._quiet_until = time.monotonic() + rest
+        if not self._away:
             self._away = True
             _log.warning("%r cannot be reached (%s): on_outage=%r", self, why, self.on_outage)
 
