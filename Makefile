@@ -70,7 +70,7 @@ bench-sqlite: $(VENV)/.has-bench  ## processes that share a limit through SQLite
 chaos: $(VENV)/.has-test  ## kill processes and stores that share a limit at random, 60 s each
 	$(BIN)/python benchmarks/chaos.py $(ARGS)
 
-bench-shared: $(VENV)/.has-bench $(VENV)/.has-test  ## processes that share a limit through a real Redis and SQLite, beside their peers; about 8 minutes; writes benchmarks/SHARED.md
+bench-shared: $(VENV)/.has-bench $(VENV)/.has-test  ## processes that share a limit through a real Redis and SQLite, beside peers; about 8 minutes; writes benchmarks/SHARED.md
 	$(BIN)/python benchmarks/shared.py --markdown benchmarks/SHARED.md $(ARGS)
 
 parity: $(VENV)/.has-test  ## 100,000 random traces: the Lua of the Redis counter decides as the rules do; about 10 minutes

@@ -397,6 +397,24 @@ async def test_the_line_tells_who_would_wait_for_too_long(make: Any) -> None:
 
 
 @virtual
+async def test_nobody_is_refused_who_would_be_served_in_time() -> None:
+    limiter = TokenBucket("1/s", burst=10, counter=Store(0.001), name="n")
+    await limiter.acquire(10)
+
+    async def one(cost: int, max_wait: float) -> float:
+        await limiter.acquire(cost, max_wait=max_wait)
+        return now()
+
+    found = await asyncio.gather(one(7, 8), one(2, 9.5), one(3, 11), return_exceptions=True)
+    assert found[:2] == [pytest.approx(7, abs=0.01), pytest.approx(9, abs=0.01)]
+    assert isinstance(found[2], WaitTooLong)
+    daily = TokenBucket("1/day", burst=90, counter=Store(0.01), name="daily")
+    both = AllOf(TokenBucket("50/s", burst=1, counter=daily.counter, name="pace"), tokens=daily)
+    await asyncio.gather(*(both.acquire(max_wait=5) for _ in range(50)))
+    await asyncio.gather(*(daily.acquire(max_wait=1) for _ in range(39)))
+
+
+@virtual
 async def test_the_store_is_asked_again_for_what_is_far_away() -> None:
     store = Store(0.001)
     limiter = FixedWindow("1/min", counter=store, name="n")

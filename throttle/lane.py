@@ -125,7 +125,7 @@ class Lane:
             gate = core.shared_gate(self.key, now)
             for wait, place in zip(waits, rest, strict=False):
                 gate.stock.add(now + wait, core.amounts(place.cost))
-            gate.heard(bookings, now)
+            gate.heard(bookings, now, rest[len(waits) :])
             self._admit(rest, gate, now)
 
     def _unavailable(self, here: list[Place], error: CounterUnavailable) -> None:

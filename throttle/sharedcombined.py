@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .algorithms.base import Algorithm
 from .clock import Clock
 from .combinedcore import CombinedCore, Member
 from .core import Core
-from .counters.base import Ask
+from .counters.base import Ask, Booking
 from .rates import Exact
 from .sharedcore import SharedCore
 
@@ -44,6 +44,11 @@ class SharedCombinedCore(SharedCore, CombinedCore):
             asks += part.asks(member.key(key), now, [cost[index] for cost in costs], **terms)
         terms |= self.told_pauses(key, now)  # its own: they are kept beside the counts of the members, and cost nothing
         return [*asks, Ask(self.name, key, asks[0].rule, (0,) * len(costs), **terms)]
+
+    def counts(self, bookings: Iterator[Booking]) -> list[Booking]:
+        found = [one for part in self._parts() for one in part.counts(bookings)]
+        next(bookings)  # of its own pauses
+        return found
 
     def untell(self, asks: Sequence[Ask], *, again: bool) -> None:
         super().untell(asks, again=again)

@@ -7,8 +7,9 @@ is due. So nobody polls: whoever talks to the store books for a short while ahea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from fractions import Fraction
+from itertools import zip_longest
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -26,7 +27,7 @@ from .lane import Lane
 from .loops import running
 from .rates import TICKS, Exact, Rate, seconds
 from .rulecore import RuleCore
-from .stock import HORIZON, SharedGate, shielded
+from .stock import HORIZON, SharedGate, Stock, shielded
 from .waiting import GRANTED, Place
 
 __all__ = ["SharedCore", "SharedRuleCore", "shared_core"]
@@ -39,41 +40,55 @@ _LANES = 1000  # kept before those that nobody uses are forgotten
 
 
 class Pace:
-    """The earliest that anybody behind the stock can be due: the line as it stands, others' bookings left aside."""
+    """The earliest that anybody in line can be due: with what is booked, and behind it as the line stands.
 
-    __slots__ = ("_paces", "_sums", "at")
+    Others' bookings are left aside: who seems to be in time may hear later of being too late, never the other way.
+    """
 
-    def __init__(self, rules: Sequence[Algorithm], at: int, opens: int | None) -> None:
-        self.at: int = at if opens is None else max(at, opens)
-        self._paces = [pace_of(rule, known=opens is not None) for rule in rules]
-        self._sums: list[Exact] = [0] * len(rules)
+    __slots__ = ("_amounts", "_opens", "_paces", "_stock", "_sums", "at")
+
+    def __init__(self, core: SharedCore, gate: SharedGate | None, at: int) -> None:
+        self.at: int = at
+        self._amounts = core.amounts
+        self._stock = Stock() if gate is None else gate.stock.copy()
+        opens = None if gate is None else gate.opens_at
+        rooms: Sequence[Exact] = () if gate is None or opens is None else gate.room
+        self._opens: int = at if opens is None else max(at, opens)
+        self._paces = [pace_of(rule, room) for rule, room in zip_longest(core.rules(), rooms)]
+        self._sums: list[Exact] = [0] * len(self._paces)
 
     def earliest(self, cost: Any) -> int:
         """When `cost` is due at the earliest."""
-        costs = _each(cost)
+        return self._look(self._amounts(cost))[0]
+
+    def _look(self, amounts: tuple[Exact, ...]) -> tuple[int, bool]:
+        """The same, and whether it is booked."""
+        booked = None if any(self._sums) else self._stock.due(amounts)
+        if booked is not None:
+            return max(self.at, booked), True
         waits = [
             max(0, -((-(used + one - room) * ticks) // 1)) if one else 0
-            for used, one, (room, ticks) in zip(self._sums, costs, self._paces, strict=True)
+            for used, one, (room, ticks) in zip(self._sums, amounts, self._paces, strict=True)
         ]
-        return self.at + int(max(waits))
+        return max(self.at, self._opens + int(max(waits))), False
 
     def book(self, cost: Any) -> None:
         """Go on behind it."""
-        costs = _each(cost)
-        self._sums = [used + one for used, one in zip(self._sums, costs, strict=True)]
+        amounts = self._amounts(cost)
+        self.at, booked = self._look(amounts)
+        if booked:
+            self._stock.take(amounts)
+        else:
+            self._sums = [used + one for used, one in zip(self._sums, amounts, strict=True)]
 
 
-def _each(cost: Any) -> tuple[Any, ...]:
-    costs: tuple[Any, ...] = (cost,)
-    return cost if type(cost) is tuple else costs  # pyright: ignore[reportUnknownVariableType]
-
-
-def pace_of(rule: Any, *, known: bool) -> tuple[Exact, Fraction]:
-    """What may come at once, and the ticks of each permit after that; `known`: when the next one is due."""
+def pace_of(rule: Any, room: Exact | None) -> tuple[Exact, Fraction]:
+    """What may come at once, and the ticks of each permit after that; `room`: what may come when the line is due, None
+    where that is not known."""
     if rule.kind == "token_bucket":
-        return (1 if known else rule.most), Fraction(rule.ticks) / rule.permits
+        return (rule.most if room is None else room), Fraction(rule.ticks) / rule.permits
     if rule.kind == "two_rate":
-        return (1 if known else rule.most), Fraction(rule.peak.ticks) / rule.peak.permits
+        return (rule.most if room is None else room), Fraction(rule.peak.ticks) / rule.peak.permits
     return rule.most, Fraction(rule.period) / rule.most
 
 
@@ -105,6 +120,10 @@ class SharedCore(Core):
 
     def asks(self, key: str, now: int, costs: Sequence[Any], **terms: Any) -> list[Ask]:
         """What to ask of the counter, what is to be told to it included."""
+        raise NotImplementedError
+
+    def counts(self, bookings: Iterator[Booking]) -> list[Booking]:
+        """Of the answers to `asks`, those that are of `rules`."""
         raise NotImplementedError
 
     def untold(self, key: str, now: int) -> bool:
@@ -154,9 +173,7 @@ class SharedCore(Core):
         return now + _UNTOLD if due is None else max(now, due)
 
     def look(self, key: str, at: int) -> Any:
-        gate = self.stock_gate(key)
-        opens = None if gate is None else gate.opens_at
-        return Pace(self.rules(), at, opens)
+        return Pace(self, self.stock_gate(key), at)
 
     def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
         self.shared_gate(key, now).stock.take(self.amounts(cost))
@@ -365,6 +382,9 @@ class SharedRuleCore(SharedCore, RuleCore):
         self.gives[key] = give
         if not give:
             del self.gives[key]
+
+    def counts(self, bookings: Iterator[Booking]) -> list[Booking]:
+        return [next(bookings)]
 
     def untold(self, key: str, now: int) -> bool:
         return key in self.gives or super().untold(key, now)

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .clock import REAL, LoopClock
@@ -128,7 +129,7 @@ class SharedGate(Gate):
     the stock is about to end.
     """
 
-    __slots__ = ("again_at", "booker", "failures", "opens_at", "stock", "talks")
+    __slots__ = ("again_at", "booker", "failures", "opens_at", "room", "stock", "talks")
 
     paused_until: int
     told_until: int
@@ -141,6 +142,7 @@ class SharedGate(Gate):
         self.talks: bool = False  # it has begun
         self.again_at: int = 0  # the counter need not be asked before this tick
         self.opens_at: int | None = None  # when the first of whom nothing is booked is due, by its last answer
+        self.room: list[Exact] = []  # and how much may come then, of each limit
         self.failures: int = 0  # of the counter, in a row
 
     def ready(self, place: Place, now: int) -> int | None:
@@ -197,9 +199,9 @@ class SharedGate(Gate):
         """The counter has answered for these."""
         for place, wait in zip(asked, bookings[0].waits, strict=False):
             self.stock.add(now + wait, self.core.amounts(place.cost))
-        self.heard(bookings, now)
-        self.forecast.drop()
         left = asked[len(bookings[0].waits) :]
+        self.heard(bookings, now, left)
+        self.forecast.drop()
         if left:
             self._in_time(left[0], now, loop)
         self.recheck(now, loop)
@@ -211,12 +213,14 @@ class SharedGate(Gate):
         if first.outcome is None and opens is not None and first.deadline is not None and opens > first.deadline:
             self._refuse(first, WaitTooLong(self.core.wait(now, opens), self.key), loop)
 
-    def heard(self, bookings: Sequence[Booking], now: int) -> None:
-        """What an answer says of the time to come."""
+    def heard(self, bookings: Sequence[Booking], now: int, left: list[Place]) -> None:
+        """What an answer says of the time to come; nothing is booked for those `left`."""
         self.failures = 0
         wait = max(booking.wait for booking in bookings)
-        last = self.stock.last
-        self.opens_at = now + wait if wait else last
+        self.opens_at = now + wait if wait else self.stock.last
+        first: Sequence[Exact] = self.core.amounts(left[0].cost) if left else ()
+        remaining = [one.remaining for one in self.core.counts(iter(bookings))]
+        self.room = [max(1, *both) for both in zip_longest(remaining, first, fillvalue=0)]
         self.again_at = 0
         if wait > HORIZON:
             self.again_at = now + min(wait - HORIZON, HORIZON)

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Self
@@ -272,7 +272,7 @@ class RedisCounter:
         self._process, self._clients, self._probing = os.getpid(), {}, False
 
     @contextmanager
-    def _probe(self) -> Iterator[bool]:
+    def _probe(self) -> Generator[bool]:
         """While the server is away, one question at a time tries it; after one in vain, none does for as long as that
         took. Others are told at once."""
         if not self._away:
