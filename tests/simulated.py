@@ -17,6 +17,7 @@ from typing import Any
 from throttle.adaptive import Learner
 from throttle.hints import Hints, Quota
 from throttle.rates import TICKS
+from throttle.resets import Stamp
 
 # ── servers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -56,17 +57,22 @@ class Queue(Bucket):
 @dataclass
 class Window:
     """`limit` in each window of `seconds`, opened by the first request in it, or aligned. `tells`: how resets are
-    written: "exact", "up" (whole seconds), "down", "late" (up, and one more), "wait" (only Retry-After), "nothing"."""
+    written: "exact", "up" (whole seconds), "down", "late" (up, and one more), "stamp" (in whole seconds, less a Date in
+    whole seconds), "late stamp" (not rounded, but a second late), "wait" (only Retry-After), "nothing"."""
 
     limit: int
     seconds: float
     tells: str = "exact"
     aligned: bool = False
     policy: bool = True
+    phase: float = 0.0  # of aligned windows
     opened: float = -math.inf
     used: int = 0
 
-    def spelled(self, seconds: float) -> float:
+    def spelled(self, seconds: float, now: float) -> float:
+        if "stamp" in self.tells:  # its clock is not ours
+            stamp = now + seconds + 0.37
+            return Stamp((stamp + 1 if self.tells == "late stamp" else math.ceil(stamp)) - math.floor(now + 0.37))
         ways: dict[str, Callable[[float], float]] = {
             "up": math.ceil,
             "down": math.floor,
@@ -74,8 +80,8 @@ class Window:
         }
         return float(ways.get(self.tells, float)(seconds))
 
-    def hints(self, passes: bool, left: int, reset: float) -> Hints:
-        told = self.spelled(max(0.0, reset))
+    def hints(self, passes: bool, left: int, reset: float, now: float) -> Hints:
+        told = self.spelled(max(0.0, reset), now)
         if self.tells == "nothing":
             return Hints(refused=not passes)
         if self.tells == "wait":
@@ -87,11 +93,11 @@ class Window:
 
     def at(self, now: float) -> Answer:
         if now >= self.opened + self.seconds:
-            self.opened = now // self.seconds * self.seconds if self.aligned else now
+            self.opened = (now + self.phase) // self.seconds * self.seconds - self.phase if self.aligned else now
             self.used = 0
         passes = self.used < self.limit
         self.used += passes
-        return passes, self.hints(passes, self.limit - self.used, self.opened + self.seconds - now), 0.0
+        return passes, self.hints(passes, self.limit - self.used, self.opened + self.seconds - now, now), 0.0
 
     def ideal(self, items: int) -> float:
         return (math.ceil(items / self.limit) - 1) * self.seconds
@@ -109,7 +115,7 @@ class Moving(Window):
         passes = len(self.log) < self.limit
         if passes:
             self.log.append(now)
-        return passes, self.hints(passes, self.limit - len(self.log), self.log[0] + self.seconds - now), 0.0
+        return passes, self.hints(passes, self.limit - len(self.log), self.log[0] + self.seconds - now, now), 0.0
 
 
 @dataclass

@@ -15,6 +15,7 @@ from throttle.accounts import Accounts
 from throttle.hints import Hints, Quota
 from throttle.ledger import Flight, Ledger
 from throttle.rates import TICKS
+from throttle.resets import Stamp
 
 
 def now() -> float:
@@ -372,3 +373,45 @@ def test_resets_that_have_passed_and_limits_that_are_not_told() -> None:
     assert heard((Quota(None, 10.0, 9.0, 0.0), None)).window is None
     ledger = heard((Quota(None, 10.0, 8.0, 5.0), None), (Quota(None, 10.0, 7.0, 0.0), None))
     assert ledger.reset_at == 6 * TICKS
+
+
+def ticks(seconds: float) -> int:
+    return round(seconds * TICKS)
+
+
+def asked(*told: tuple[float, float | None, bool]) -> Ledger:
+    """A ledger of ten, asked whenever its reset has come, that heard (left, reset, refused) a millisecond later."""
+    ledger, at = Ledger(lambda: 0.0, None), 0
+    for number, (left, reset, refused) in enumerate(told, 1):
+        ledger.credit = None
+        flight = Flight(max(at, ledger.reset_at), number, number, 1)
+        at = flight.sent + ticks(0.001)
+        if refused:
+            ledger.refused()
+        ledger.heard(Quota(None, 10.0, left, reset), flight, at, number, 1, refused=refused)
+        if not refused:
+            ledger.passed(at, 1)
+    return ledger
+
+
+def test_the_least_window_that_a_stamp_may_mean_is_tried_and_kept() -> None:
+    stamp = Stamp(4.4)
+    assert asked((9, stamp, False)).reset_at == ticks(3.001)
+    assert asked((9, stamp, False), (9, stamp, False)).reset_at == ticks(6.002)
+    assert asked((9, 4.4, False)).reset_at == ticks(4.401)  # no stamp
+    assert asked((7, stamp, False)).reset_at == ticks(4.401)  # others opened it some time ago
+    assert asked((9, Stamp(60.4), False)).reset_at == ticks(60.401)  # little is lost
+    assert asked((9, Stamp(0.4), False)).reset_at == ticks(0.401)
+
+
+def test_a_window_that_was_tried_in_vain_is_as_long_as_it_was_told() -> None:
+    early = (9, Stamp(4.4), False), (0, Stamp(1.0), True)
+    assert asked(*early).reset_at == ticks(4.401)
+    assert asked(*early, (9, Stamp(4.4), False)).reset_at == ticks(8.802)
+    told = asked((9, 2.0, False), (0, 0.0, True))  # rounded down
+    assert told.reset_at == ticks(2.002)
+
+
+def test_what_was_told_too_short_once_is_no_shorter_than_before() -> None:
+    told = asked((9, 3.0, False), (9, 2.0, False), (0, 0.5, True), (9, 2.0, False))
+    assert told.reset_at == ticks(9.003)

@@ -188,3 +188,25 @@ def test_calls_under_way_when_the_correction_begins() -> None:
         return (await ask(limiter, Hints()))[0]
 
     assert 5 <= run_virtual(main) < 5.2
+
+
+def test_the_window_of_the_given_limit_is_known_where_the_server_does_not_tell_it() -> None:
+    """Others have opened it just now, and its reset is told two seconds late."""
+    late = Quota("all", 20, 5, 3.9)
+    assert 2 <= corrected(late) < 2.05
+    assert 3.9 <= corrected(Quota("all", 19, 5, 3.9)) < 4  # another limit
+    assert 4.1 <= corrected(Quota("all", 20, 5, 4.1)) < 4.3  # another window
+
+
+def corrected(told: Quota) -> float:
+    """When the next goes after all that is `told` to be left was sent."""
+    limiter = SlidingWindow("20/2s")
+
+    async def main() -> float:
+        await ask(limiter, Hints())
+        await ask(limiter, Hints(quotas=(told,)))
+        for _ in range(5):
+            await ask(limiter, Hints())
+        return (await ask(limiter, Hints()))[0]
+
+    return run_virtual(main)

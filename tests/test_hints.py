@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from throttle.bodies import may_refuse
 from throttle.hints import Hints, Quota, read_hints, tells
-from throttle.resets import Moment, duration, reset_in, resets
+from throttle.resets import Moment, Stamp, duration, reset_in, resets
 from throttle.retry_after import LONGEST
 from throttle.vendors import host_entry
 
@@ -708,3 +708,12 @@ def test_a_short_body_that_cannot_refuse_does_not(status: int, body: Any) -> Non
     if not may_refuse(raw):
         assert len(raw) <= 300
         assert hear(status, {}, body=raw).refused == hear(status, {}).refused
+
+
+def test_a_reset_that_was_read_off_a_stamp_says_so() -> None:
+    told = {"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "8", "Date": "Thu, 26 Nov 2026 21:17:22 GMT"}
+    (stamped,) = read_hints(200, told | {"X-RateLimit-Reset": "1795727846"}).quotas
+    (counted,) = read_hints(200, told | {"X-RateLimit-Reset": "4"}).quotas
+    assert stamped == counted
+    assert isinstance(stamped.reset_after, Stamp)
+    assert not isinstance(counted.reset_after, Stamp)

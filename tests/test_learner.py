@@ -52,10 +52,18 @@ WORLDS = {
     "window, no policy": World(lambda: Window(100, 3, policy=False), 300, 1.08, 1, 1.12, 1),
     "window, whole seconds": World(lambda: Window(100, 3, "up"), 300, 1.08, 1, 1.12, 2),
     "window of the clock": World(lambda: Window(100, 3, "up", aligned=True, policy=False), 300, 1.1, 1, 1.15, 2),
+    "window, stamps": World(lambda: Window(100, 3, "stamp", policy=False), 300, 1.08, 1, 1.12, 1),
+    "window, late stamps": World(lambda: Window(100, 3, "late stamp", policy=False), 300, 1.08, 1, 1.12, 1),
+    "window of the clock, stamps": World(
+        lambda: Window(100, 3, "stamp", aligned=True, policy=False, phase=1.3), 300, 1.35, 1, 1.45, 1, ideal=4.7
+    ),
+    "long window, stamps": World(lambda: Window(100, 30, "stamp", policy=False), 300, 1.08, 1, 1.12, 1),
     "window, rounded down": World(lambda: Window(100, 3, "down", policy=False), 300, 1.25, 3, 1.35, 5),
     "window that names only waits": World(lambda: Window(100, 3, "wait"), 300, 1.25, 10, 1.35, 12),
     "moving window": World(lambda: Moving(100, 3), 300, 1.08, 1, 1.15, 2),
     "moving window, whole seconds": World(lambda: Moving(100, 3, "up", policy=False), 300, 1.25, 3, 1.35, 4),
+    "moving window, stamps": World(lambda: Moving(100, 3, "stamp", policy=False), 300, 1.08, 1, 1.15, 3),
+    "moving window, late stamps": World(lambda: Moving(100, 3, "late stamp", policy=False), 300, 1.08, 1, 1.15, 3),
     "rejections that count": World(lambda: Counting(100, 3), 300, 1.4, 15, 1.65, 18),
     "queue": World(lambda: Queue(40, 20), 240, 1.2, 4, 1.3, 6),
     "bucket, two clients": World(lambda: Bucket(33.3, 100), 300, 1.2, 20, 1.7, 25, clients=2),
@@ -78,7 +86,7 @@ def run(world: World, seed: int) -> tuple[float, float, int]:
     ]
     network = Network(delay=rng.choice([0.0005, 0.001, 0.002, 0.005, 0.01]), rng=rng)
     changes = {} if world.change is None else {3.0: lambda: world.change(server)}  # type: ignore[misc]
-    played = play(server, clients, network, changes=changes, until=60.0)
+    played = play(server, clients, network, changes=changes, until=60.0 + 2 * server.ideal(world.items))
     ideal = server.ideal(world.items) if world.ideal is None else world.ideal
     return played.seconds / ideal, 100 * played.refused / world.items, played.lost
 

@@ -87,7 +87,6 @@ class Accounts:
         if hints.refused and news:
             for ledger in self._ledgers.values():
                 ledger.refused()
-        retry_after = None if hints.refused else hints.retry_after
         self.telling = self.telling or (bool(hints.quotas) and not hints.refused)
         for quota in hints.quotas:
             if quota.name not in self._ledgers:
@@ -95,7 +94,7 @@ class Accounts:
                     del self._ledgers[next(iter(self._ledgers))]
                 self._ledgers[quota.name] = Ledger(self._random, quota.name)
             ledger = self._ledgers[quota.name]
-            ledger.heard(quota, flight, now, *self._sums(ledger), retry_after)
+            ledger.heard(quota, flight, now, *self._sums(ledger), hints.retry_after, refused=hints.refused)
 
     def landed(self, flight: Flight, now: int, *, answered: bool) -> None:
         """A request's work has ended; `answered`: the server let it pass."""

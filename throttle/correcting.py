@@ -7,6 +7,7 @@ just this limit and it is spent by our own count, too, our count decides. Where 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .clock import ticks_of
@@ -14,7 +15,7 @@ from .rates import TICKS
 
 if TYPE_CHECKING:
     from .gate import Gate
-    from .hints import Hints
+    from .hints import Hints, Quota
     from .rulecore import RuleCore
     from .waiting import Place
 
@@ -56,12 +57,26 @@ class Corrections:
         assert learner is not None
         flight = place.flight or learner.unheard(place.sent, place.cost)
         before = learner.held_until()
-        counts = learner.heard(hints, flight._replace(sent=place.sent), now)
+        counts = learner.heard(self._completed(hints), flight._replace(sent=place.sent), now)
         if hints.refused:
             gate.reacted_at = now
         if learner.held_until() != before:
             self.core.stirred(gate.key, now, loop)
         return counts
+
+    def _completed(self, hints: Hints) -> Hints:
+        """The window of the very limit that was given is known, also where the server does not tell it."""
+        rule = self.core.table.rule
+        longest = (rule.period + min(_ROUNDED, rule.period)) / TICKS  # a later reset is of another window
+
+        def known(quota: Quota) -> bool:
+            return quota.limit == rule.most and quota.window is None and (quota.reset_after or 0.0) <= longest
+
+        if not any(map(known, hints.quotas)):
+            return hints
+        window = rule.period / TICKS
+        quotas = (replace(one, window=window) if known(one) else one for one in hints.quotas)
+        return replace(hints, quotas=tuple(quotas))
 
     def _foreseen(self, gate: Gate, hints: Hints, now: int) -> bool:
         """Whether what the server calls spent is just this limit, and spent by our own count."""

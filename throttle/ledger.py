@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from .rates import TICKS
+from .resets import Stamp
 
 if TYPE_CHECKING:
     from .hints import Quota
@@ -23,7 +24,9 @@ MOST_JITTER = TICKS  # ... and at most a second
 
 _COSTS = ("token", "byte", "cost", "credit", "point", "unit", "weight")  # what is counted by cost; the rest by request
 _LONGEST_LOG = 10_000  # permits of a moving window that are remembered one by one
-_ROUNDED = 3.0  # seconds by which a stamp in whole seconds, less a Date in whole seconds, may be late
+_ROUNDED = 3.0  # seconds by which a stamp in whole seconds, less a Date in whole seconds, may be late at most ...
+_DOUBT = 2 * TICKS  # ... and mostly is at most
+_LONGEST_TRIAL = 20 * TICKS  # longer windows lose little by such a doubt
 _MARGIN = 200  # a slot of a moving window is taken to come back later by one in so many
 
 
@@ -45,8 +48,8 @@ class Ledger:
     """One quota. `limit` and `window` (ticks) as far as they are known."""
 
     __slots__ = (
-        "_declared", "_first", "_foreign", "_foreign_until", "_jitter", "_least", "_log", "_random", "_trusts",
-        "_used", "by_cost", "credit", "limit", "moving", "reset_at", "shared", "window",
+        "_declared", "_first", "_foreign", "_foreign_until", "_jitter", "_least", "_log", "_opened", "_random",
+        "_trial", "_tried", "_trusts", "_used", "by_cost", "credit", "limit", "moving", "reset_at", "shared", "window",
     )  # fmt: skip
 
     def __init__(self, random: Callable[[], float], name: str | None) -> None:
@@ -58,8 +61,11 @@ class Ledger:
         self.credit: float | None = None  # the index up to which may be sent; None: nobody knows, one may ask
         self.reset_at: int = 0
         self.moving: bool = False  # permits come back one by one
-        self._declared = False  # the window was told, not seen
-        self._trusts = True  # Retry-After has not been too short
+        self._declared = False  # the window was told, or tried with success
+        self._trial = 0  # the window that is tried
+        self._tried = False  # one was, in vain
+        self._trusts = True  # what was told has not been too short
+        self._opened = 0  # the answer that came first in this window
         self.shared: bool = False  # others spend it, too
         self._first = 0.0  # the credit at the first answer of this window
         self._least = 0.0  # the least that was left in this window
@@ -117,15 +123,29 @@ class Ledger:
             return
         self._log.append((now, cost))
         self._used += cost
-        while self._log[0][0] + self.window + self.window // _MARGIN <= now:
+        self._forget(now)
+
+    def _forget(self, now: int) -> None:
+        """What passed a window ago counts no more."""
+        assert self.window is not None
+        while self._log and self._log[0][0] + self.window + self.window // _MARGIN <= now:
             self._used -= self._log.popleft()[1]
 
     def refused(self) -> None:
-        """A refusal is news: if this one asked for news of a new window, it was told too short a reset."""
-        self._trusts = self._trusts and self.credit is not None
+        """A refusal is news: if this one asked for news of a new window, it asked too early."""
+        if self.credit is None:
+            self._trusts, self._tried, self._declared = False, True, False
 
     def heard(
-        self, quota: Quota, flight: Flight, now: int, total: float, flying: float, retry_after: float | None = None
+        self,
+        quota: Quota,
+        flight: Flight,
+        now: int,
+        total: float,
+        flying: float,
+        retry_after: float | None = None,
+        *,
+        refused: bool = False,
     ) -> None:
         """The answer of `now` to a request; `total`: the last index; `flying`: cost under way, its own included.
 
@@ -134,25 +154,24 @@ class Ledger:
         sent, index, cost = flight.sent, flight.upto, flight.cost
         if not self.by_cost:
             index, cost = flight.number, 1
-        self.limit = quota.limit or self.limit
-        if quota.window:
-            self._declared = True
-            self.window = round(quota.window * TICKS)
-        left, reset = quota.remaining, quota.reset_after
-        if reset is not None and retry_after and self._trusts and left is not None and left + 1 >= (self.limit or 0):
-            reset = max(reset - _ROUNDED, min(reset, retry_after))
-        told = self.reset_at if reset is None else now + round(reset * TICKS)
+        left, reset = quota.remaining, self._reset(quota, None if refused else retry_after)
         if left is None or (reset is None and self.window is None):
             return  # without a time nothing can be held
+        told = now + round(reset * TICKS) if reset is not None else self.reset_at
         if reset is None and self.credit is None:
             told = now + (self.window or 0)
-        first = self.reset_at == 0
+        if self.credit is None and sent >= self.reset_at:
+            told = self._judge(told, refused=refused)
         if self.moving:
-            foreign = max(0.0, (self.limit or 0.0) - left - self._used - flying)
+            foreign = self._others(left, flying)
             if foreign >= self._foreign or now > self._foreign_until:  # what comes back to others is theirs
                 self._foreign, self._foreign_until = foreign, now + (self.window or 0)
         elif self.credit is None or (sent >= self.reset_at and told > self.reset_at):
-            self._opens(left, sent, index, now, told, first)
+            late = _DOUBT if isinstance(reset, Stamp) else 0
+            if not refused and self._moves(left, now, told - now, late, flying):
+                self.moving = True
+                self._foreign, self._foreign_until = self._others(left, flying), now + (self.window or 0)
+            self._opens(left, index, now, told, late)
         else:
             self._least = min(self._least, left)
             if flying <= cost:  # all is answered: what was told out of order is put right
@@ -160,27 +179,61 @@ class Ledger:
                 self.shared = self._first - self.credit > 1 + (self.limit or 0.0) / 50
             else:
                 self.credit = min(self.credit, left + index)
-            if told > now:
+            if told > now and self._trusts:
                 self.reset_at = min(self.reset_at, told)
 
-    def _opens(self, left: float, sent: int, index: float, now: int, told: int, first: bool) -> None:
-        """The first answer of a window: it may have been opened by this very request, or be no fixed window at all."""
+    def _reset(self, quota: Quota, retry_after: float | None) -> float | None:
+        """The seconds until the reset as they are told; limit and window are noted."""
+        self.limit = quota.limit or self.limit
+        if quota.window:
+            self._declared = True
+            self.window = round(quota.window * TICKS)
+        left, reset = quota.remaining, quota.reset_after
+        if reset is None or not retry_after or not self._trusts or left is None or left + 1 < (self.limit or 0):
+            return reset
+        return max(reset - _ROUNDED, min(reset, retry_after))
+
+    def _judge(self, told: int, *, refused: bool) -> int:
+        """One has asked for news of a new window; what is told of the reset, or what is known better."""
+        if refused:
+            told = max(told, self._opened + (self.window or 0))
+        elif self._trial:
+            self.window, self._declared = self._trial, True
+        self._trial = 0
+        return told
+
+    def _others(self, left: float, flying: float) -> float:
+        """What others have used of a moving window."""
+        return max(0.0, (self.limit or 0.0) - left - self._used - flying)
+
+    def _moves(self, left: float, now: int, wait: int, late: int, flying: float) -> bool:
+        """Whether, where a window was to open, little is left or just what our own count says has come back, and the
+        rest sooner than a window later: then permits come back one by one."""
+        if self.reset_at == 0 or self.limit is None or self.window is None or not self._log:
+            return False
+        if left >= self.limit - 1 or wait >= (self.window if late else self.window * 3 // 4):
+            return False
+        used = sum(cost for answered, cost in self._log if answered + self.window > now)
+        return left < self.limit / 2 or abs(self.limit - used - flying - left) <= 1 + self.limit / 10
+
+    def _opens(self, left: float, index: float, now: int, told: int, late: int) -> None:
+        """The first answer of a window, which may have been opened by this very request; `late`: the reset that is
+        told may be, by so much."""
         self.credit, self.reset_at, self._least = left + index, told, left
         self._first = self.credit
         self._jitter = jitter_of(max(told - now, 0), self._random)
-        if self.limit is None:
-            return
-        if left >= self.limit - 1:
-            if self._declared and self.window is not None:
-                self.reset_at = min(told, now + self.window)  # told resets are rounded, often up
-            elif told > now:  # windows that another request has opened, or the clock, are longer than they look
-                self.window = max(self.window or 0, told - now)
-        elif (
-            not first
-            and self.window is not None
-            and left < self.limit / 2
-            and told - now < self.window * 3 // 4
-            and self._log
-        ):
-            self.moving = True
-            self._foreign, self._foreign_until = max(0.0, self.limit - self._used - 1), now + self.window
+        if self._declared and self.window is not None:
+            self.reset_at = min(told, now + self.window)  # told resets are rounded, often up
+        elif self.limit is not None and told > now:
+            if left >= self.limit - 1:  # windows of the clock, or that others have opened, are longer than they look
+                self.window, self._opened = max(self.window or 0, told - now), now
+                if not self._trusts:
+                    self.reset_at = max(told, now + self.window)
+            if left >= self.limit * 3 / 4:
+                self._try(now, told, late)
+
+    def _try(self, now: int, told: int, late: int) -> None:
+        """Windows are whole seconds: after the least that may be meant, one may ask."""
+        window = (told - now - late) // TICKS * TICKS + TICKS
+        if late and not self._tried and TICKS <= window < told - now <= _LONGEST_TRIAL:
+            self._trial, self.reset_at = window, now + window

@@ -11,7 +11,13 @@ from functools import lru_cache
 
 from .retry_after import BETWEEN, LONGEST, epoch, http_date, plain_number, wall_clock
 
-__all__ = ["Moment", "duration", "is_plain", "numbers", "reset_in", "resets", "whole_text"]
+__all__ = ["Moment", "Stamp", "duration", "is_plain", "numbers", "reset_in", "resets", "whole_text"]
+
+
+class Stamp(float):
+    """Seconds until a stamp; as stamps and Dates are mostly in whole seconds, late by up to two."""
+
+    __slots__ = ()
 
 
 class Moment:
@@ -34,10 +40,10 @@ class Moment:
             self._reference = now if sent is None else sent + self._age
         return self._reference
 
-    def until(self, stamp: float) -> float:
+    def until(self, stamp: float) -> Stamp:
         """Seconds until a Unix time; 0.0 if it is past."""
         wait = stamp - self.reference
-        return 0.0 if wait < 0 else wait if wait < LONGEST else LONGEST
+        return Stamp(0.0 if wait < 0 else wait if wait < LONGEST else LONGEST)
 
 
 _MICRO = ("us", "µs", "μs", "Âµs")  # with the two micro signs, and the first one read as Latin-1
