@@ -126,6 +126,15 @@ def test_what_is_no_limit_is_refused(options: Any, words: str) -> None:
         AdaptiveLimiter(**options)
 
 
+def test_a_new_beginning_is_between_minimum_and_maximum_too() -> None:
+    limiter = AdaptiveLimiter(minimum="2/s", maximum="10/s")
+    limiter.reconfigure("5/s")
+    for rate, name in (("1/s", "initial"), ("11/s", "maximum")):
+        with pytest.raises(ValueError, match=f"minimum <= initial <= maximum must hold, but {name} is"):
+            limiter.reconfigure(rate)
+    assert limiter._core.initial == Rate(5)
+
+
 # ── the verbs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -717,6 +717,8 @@ def test_bad_construction(make: Any) -> None:
         make("1/s", clock=5)
     with pytest.raises(TypeError, match=r"clock must have now\(\) and sleep\(\), not <class .*VirtualClock'>"):
         make("1/s", clock=VirtualClock)
+    with pytest.raises(TypeError, match="name must be a str, not 5"):
+        make("1/s", counter=MemoryCounter(), name=5)
     with pytest.raises(TypeError, match="bursts"):
         make("1/s", bursts=4)
 
@@ -729,8 +731,10 @@ def test_bad_bursts_and_peaks() -> None:
             TwoRateBucket("1/s", peak="2/s", peak_burst=burst)
     with pytest.raises(ValueError, match="peak must be at least the rate"):
         TwoRateBucket("3/s", peak="2/s")
-    with pytest.raises(ValueError, match=r"offset .*nan"):
+    with pytest.raises(ValueError, match=r"offset \(seconds\) must be a finite number, not nan"):
         FixedWindow("1/s", offset=math.nan)
+    with pytest.raises(TypeError, match="hold must be True or False, not 'no'"):
+        SlidingWindow("1/s", hold="no")  # type: ignore[arg-type]
 
 
 @virtual

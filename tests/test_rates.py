@@ -93,6 +93,7 @@ def test_keeps_both_and_derives_the_third() -> None:
     rate = Rate(100, 60)
     assert (rate.permits, rate.per, rate.per_second) == (100, 60.0, 100 / 60)
     assert Rate.of(rate) is rate
+    assert Rate(1, 5e-324).per_second == math.inf
     with pytest.raises(AttributeError):
         rate.per = 1.0  # type: ignore[misc]
 

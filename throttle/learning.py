@@ -49,6 +49,7 @@ class LearningCore(Core):
 
     def __init__(self, initial: Rate | None, minimum: Rate | None, maximum: Rate | None) -> None:
         super().__init__(PROCESS.guard, None)
+        _check_order(minimum, initial, maximum)
         self.initial = initial
         self.minimum = minimum
         self.maximum = maximum
@@ -129,6 +130,7 @@ class LearningCore(Core):
 
     def reconfigure(self, rate: Rate) -> None:
         """Begin again from `rate`, at every key."""
+        _check_order(self.minimum, rate, self.maximum)
         loop = running()
         with self as now:
             self.initial = rate
@@ -164,12 +166,6 @@ class AdaptiveLimiter(BaseLimiter):
         maximum: Rate | str | float | None = None,
     ) -> None:
         rates = [None if rate is None else Rate.of(rate) for rate in (initial, minimum, maximum)]
-        least = 0.0
-        for name, rate in zip(("minimum", "initial", "maximum"), (rates[1], rates[0], rates[2]), strict=True):
-            if rate is not None:
-                if rate.per_second < least:
-                    raise ValueError(f"minimum <= initial <= maximum must hold, but {name} is {rate!r}")
-                least = float(rate.per_second)
         self._core = LearningCore(*rates)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __repr__(self) -> str:
@@ -184,10 +180,22 @@ class AdaptiveLimiter(BaseLimiter):
             return None if learner is None else learner.learned()
 
     def reconfigure(self, rate: Rate | str | float, *, burst: float | None = None) -> None:
-        """Forget what was learned and begin again from `rate`, at every key. `burst` has no meaning: `ValueError`."""
+        """Forget what was learned and begin again from `rate`, at every key.
+
+        Raises `ValueError` for a rate outside of minimum and maximum, and for a `burst`, which has no meaning.
+        """
         if burst is not None:
             raise ValueError(f"an AdaptiveLimiter learns its bursts: burst must be left out, not {burst!r}")
         self._core.reconfigure(Rate.of(rate))
+
+
+def _check_order(minimum: Rate | None, initial: Rate | None, maximum: Rate | None) -> None:
+    least = 0.0
+    for name, rate in (("minimum", minimum), ("initial", initial), ("maximum", maximum)):
+        if rate is not None:
+            if rate.per_second < least:
+                raise ValueError(f"minimum <= initial <= maximum must hold, but {name} is {rate!r}")
+            least = rate.per_second
 
 
 def _per_tick(rate: Rate) -> float:

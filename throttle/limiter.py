@@ -263,6 +263,8 @@ class RuleLimiter(BaseLimiter):
             raise TypeError(f"counter must be one such as RedisCounter('redis://...'), not {counter!r}")
         elif not name:
             raise ValueError(f"a limiter with counter={counter!r} needs name=, under which it counts there")
+        if not (name is None or isinstance(name, str)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"name must be a str, not {name!r}")
         timed: Any = clock
         if timed is not None and (isinstance(timed, type) or not isinstance(timed, Clock)):
             raise TypeError(f"clock must have now() and sleep(), not {clock!r}")
@@ -349,7 +351,8 @@ class SlidingWindow(WindowLane, RuleLimiter):
     network delays, the server never sees more than that in any window (counts in memory only, else `ValueError`).
 
     Costs are whole numbers, and so are the permits of a window: a rate of less than one is turned round (0.5/s is 1 per
-    2 s), another fraction is widened where that is exact (1.5/s is 3 per 2 s), else it is a `ValueError`.
+    2 s), another fraction is widened where that is exact (1.5/s is 3 per 2 s), else it is a `ValueError`. A bad rate or
+    option is a `ValueError` or `TypeError` that names it.
 
     >>> limiter = SlidingWindow("2/min")
     >>> [limiter.try_acquire_nowait().allowed for _ in range(3)]
@@ -372,7 +375,8 @@ class SlidingWindowCounter(RuleLimiter):
     """About the rate in any window, from two counters: previous x (what is left of its window) + current <= limit.
 
     Constant memory per key; assumes the previous window's permits were spread evenly. Windows are aligned as those of
-    `FixedWindow`. Source: Cloudflare, How we built rate limiting capable of scaling to millions of domains (2017).
+    `FixedWindow`; rates, costs and errors are as those of `SlidingWindow`. Source: Cloudflare, How we built rate
+    limiting capable of scaling to millions of domains (2017).
 
     >>> SlidingWindowCounter("100/min").try_acquire_nowait(100).remaining
     0.0
@@ -393,7 +397,7 @@ class FixedWindow(RuleLimiter):
     """At most the rate's permits in each window, aligned to the Unix epoch plus `offset` seconds.
 
     Up to twice the limit may pass around a boundary: it is what many servers count. The wall clock is read once, at
-    construction; a `VirtualClock` counts its windows from 0.
+    construction; a `VirtualClock` counts its windows from 0. Rates, costs and errors are as those of `SlidingWindow`.
 
     >>> FixedWindow("5000/hour").try_acquire_nowait(5000).allowed
     True

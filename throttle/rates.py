@@ -57,8 +57,8 @@ def check_number(what: str, value: object, *, least: float = 0.0, above: bool = 
     except (OverflowError, ValueError):  # an int that no float can hold, a signaling NaN
         finite = False
     if not finite or value < least or (above and value == least):
-        bound = f"above {least:g}" if above else f"of at least {least:g}"
-        raise ValueError(f"{what} must be a finite number {bound}, not {value!r}")
+        bound = "" if least == -math.inf else f" above {least:g}" if above else f" of at least {least:g}"
+        raise ValueError(f"{what} must be a finite number{bound}, not {value!r}")
     return value  # type: ignore[return-value]  # Fraction and Decimal are kept exact
 
 
@@ -111,7 +111,10 @@ class Rate:
     @property
     def per_second(self) -> float:
         """Permits per second, rounded to a float."""
-        return float(Fraction(exact(self.permits)) / exact(self.per))
+        try:
+            return float(Fraction(exact(self.permits)) / exact(self.per))
+        except OverflowError:
+            return math.inf  # more than floats go
 
     @classmethod
     def parse(cls, text: str) -> Rate:

@@ -77,6 +77,8 @@ class SlidingWindowRule:
         >>> SlidingWindowRule.of(Rate(100, per=60))
         SlidingWindowRule(limit=100, window=60000000000, holds=False)
         """
+        if not isinstance(hold, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"hold must be True or False, not {hold!r}")
         return cls(*window_of(rate), hold)
 
     @property
