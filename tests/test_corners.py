@@ -198,6 +198,52 @@ def test_what_is_collected_in_another_call_leaves_that_call_alone() -> None:
     run_virtual(main)
 
 
+@pytest.mark.parametrize("kind", ["alone", "bound", "all", "nested"])
+def test_what_was_held_before_a_reset_lets_nobody_past_what_is_held_after_it(kind: str) -> None:
+    held = SlidingWindow("4/s", hold=True)
+    limiter: Any = {
+        "alone": held,
+        "bound": held["key"],
+        "all": AllOf(held, TokenBucket("9/s")),
+        "nested": AllOf(TokenBucket("9/s"), AllOf(held["all"], TokenBucket("9/s")))["key"],
+    }[kind]
+
+    async def main() -> None:
+        old, settled, new = limiter.permit(), limiter.permit(), limiter.permit()
+        await old.__aenter__()
+        permit = await settled.__aenter__()
+        await limiter.reset()
+        assert (await limiter.peek(4)).allowed
+        await new.__aenter__()
+        permit.settle(0)
+        await asyncio.sleep(10)
+        assert (await limiter.peek()).remaining == 3
+        await old.__aexit__(None, None, None)  # its window starts all the same
+        await settled.__aexit__(None, None, None)
+        assert (await limiter.peek()).remaining == 2
+        await asyncio.sleep(1)
+        assert (await limiter.peek()).remaining == 3
+        await new.__aexit__(None, None, None)
+        await asyncio.sleep(1)
+        assert await limiter.peek() == Decision(True, 4.0, 0.0, True, 0.0, 0)
+
+    run_virtual(main)
+
+
+def test_what_is_settled_for_more_than_nothing_is_held_from_then_on() -> None:
+    async def main() -> None:
+        limiter = AllOf(a=SlidingWindow("4/s", hold=True), b=TokenBucket("9/s"))
+        async with limiter.permit({"a": 0}) as permit:
+            permit.settle({"a": 3})
+            await asyncio.sleep(10)
+            assert (await limiter.peek()).remaining == 1
+        assert (await limiter.peek()).reset_after == 1.0
+        await asyncio.sleep(1)
+        assert await limiter.peek() == Decision(True, 4.0, 0.0, True, 0.0, 0)
+
+    run_virtual(main)
+
+
 def test_a_permit_is_for_one_block() -> None:
     async def main() -> None:
         limiter = SlidingWindow("9/s", hold=True)

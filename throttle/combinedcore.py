@@ -137,28 +137,31 @@ class CombinedCore(Core):
         own, gates = self.gates.get(key), [member.core.gates.get(member.key(key)) for member in self.members]
         return due, exact and not any(gate.untold(own) for gate in gates if gate)
 
-    def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
-        parts = self._each(key, cost)
-        for core, member_key, one in parts:
-            core.take(member_key, now, one, held=held)
-        for core, member_key, _ in parts:
+    def take(self, key: str, now: int, cost: Any, *, held: bool) -> Any:
+        parts = list(zip(self.members, cost, strict=True))
+        holds = [  # also for nothing, where it may be settled for more
+            None if m.core.free(one) and not (held and m.core.holds) else m.core.take(m.key(key), now, one, held=held)
+            for m, one in parts
+        ]
+        for core, member_key, _ in self._each(key, cost):
             gate = core.gates.get(member_key)
             if gate is not None:
                 gate.overtaken(now)
+        return holds
 
-    def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
-        for core, member_key, one in self._each(key, cost):
-            core.undo(member_key, now, one, taken, held=held)
+    def undo(self, key: str, now: int, cost: Any, taken: int, hold: Any) -> None:
+        self.change(key, now, cost, self.cost(0), taken, hold)
 
-    def end(self, key: str, now: int, cost: Any) -> None:
-        for core, member_key, one in self._each(key, cost):
-            if core.holds:
-                core.end(member_key, now, one)
+    def end(self, key: str, now: int, cost: Any, hold: Any) -> None:
+        for member, one, own in zip(self.members, cost, hold, strict=True):
+            if member.core.holds:
+                member.core.end(member.key(key), now, one, own)
 
-    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
-        for member, was, is_ in zip(self.members, before, after, strict=True):
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> None:
+        holds = hold or (None,) * len(self.members)
+        for member, was, is_, own in zip(self.members, before, after, holds, strict=True):
             if was != is_:
-                member.core.change(member.key(key), now, was, is_, taken, held=held)
+                member.core.change(member.key(key), now, was, is_, taken, own)
 
     def facts(self, key: str, now: int) -> tuple[Exact, int, bool]:
         facts = [member.core.facts(member.key(key), now) for member in self.members]

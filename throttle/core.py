@@ -148,8 +148,8 @@ class Core(ABC):
         return 0
 
     @abstractmethod
-    def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
-        """Take `cost`; `held`: until its work ends."""
+    def take(self, key: str, now: int, cost: Any, *, held: bool) -> Any:
+        """Take `cost`; `held`: until its work ends. The hold, if there is one: for `end`, and for the others before."""
         ...
 
     def queue(self, key: str) -> Place | None:
@@ -161,17 +161,17 @@ class Core(ABC):
         return 0
 
     @abstractmethod
-    def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
+    def undo(self, key: str, now: int, cost: Any, taken: int, hold: Any) -> None:
         """As if `cost` had not been taken at `taken`."""
         ...
 
     @abstractmethod
-    def end(self, key: str, now: int, cost: Any) -> None:
+    def end(self, key: str, now: int, cost: Any, hold: Any) -> None:
         """The work of a held permit has ended."""
         ...
 
     @abstractmethod
-    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> None:
         """The true cost of what was taken for `before` is `after`."""
         ...
 
@@ -369,7 +369,7 @@ class Core(ABC):
                 gate.flights += 1
                 self.landed(gate, place, now, running())
             else:
-                self.end(key, now, place.cost)
+                self.end(key, now, place.cost, place.hold)
                 place.taken = now
 
     def enter(
@@ -552,7 +552,7 @@ class Core(ABC):
         """`land`, with the lock held."""
         ends = self.holds and gate.current()
         if ends:
-            self.end(gate.key, now, place.cost)
+            self.end(gate.key, now, place.cost, place.hold)
             place.taken = now
         gate.landed(place, now, loop, answered=answered)
         if ends:
@@ -563,7 +563,7 @@ class Core(ABC):
         loop = running()
         with self as now:
             if gate.current():
-                self.change(gate.key, now, place.cost, after, place.taken, held=held)
+                self.change(gate.key, now, place.cost, after, place.taken, place.hold if held else None)
                 self.stirred(gate.key, now, loop)
             place.cost = after
 
@@ -571,7 +571,7 @@ class Core(ABC):
         """Give back `cost`."""
         loop = running()
         with self as now:
-            self.change(key, now, cost, self.cost(0), None, held=False)  # nobody knows when it was taken
+            self.change(key, now, cost, self.cost(0), None, None)  # nobody knows when it was taken
             self.stirred(key, now, loop)
 
     def reset(self, key: str | None) -> None:

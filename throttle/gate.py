@@ -254,7 +254,7 @@ class Gate:
             self.step(now, loop)
         elif place.outcome is GRANTED:
             if self.current():  # pragma: no branch  # else another clock has made all as new in this very tick
-                self.core.undo(self.key, now, place.cost, place.taken, held=place.holding)
+                self.core.undo(self.key, now, place.cost, place.taken, place.hold)
             self.landed(place, now, loop)
             self.core.stirred(self.key, now, loop)
         self.core.tidy(self, now)
@@ -424,13 +424,14 @@ class Gate:
 
     def _grant(self, place: Place, now: int) -> None:
         place.taken = place.sent = now
-        self.core.take(self.key, now, place.cost, held=place.holding)
+        hold = self.core.take(self.key, now, place.cost, held=place.holding)
         place.outcome = GRANTED
         if place.crowded:
             self._turns = _APART
         for slots in place.slots:
             slots.used += 1
         if place.holding:
+            place.hold = hold
             self.flights += 1
             if self.learner is not None:
                 place.probe, place.flight = self.learner, self.learner.sent(now, place.cost, lands=True)

@@ -102,13 +102,13 @@ class LearningCore(Core):
         if learner is not None and not held:  # the others are told to the learner by their gate, which hears their end
             learner.sent(now, cost, lands=False)
 
-    def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
-        self.change(key, now, cost, 0, taken, held=held)
+    def undo(self, key: str, now: int, cost: Any, taken: int, hold: Any) -> None:
+        self.change(key, now, cost, 0, taken, hold)
 
-    def end(self, key: str, now: int, cost: Any) -> None:
+    def end(self, key: str, now: int, cost: Any, hold: Any) -> None:
         """Nothing is held."""
 
-    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> None:
         self._version += 1
         learner = self.known(key)
         if learner is not None:

@@ -168,7 +168,7 @@ class RuleCore(Core):
             if table.plain is not None:  # else it stays shut
                 self.open()
             self.guard.release()
-        return cost, new_ticket(), now
+        return cost, new_ticket(), now, state if self.ends else None
 
     def _enter(self) -> int:
         """`__enter__`, which it is, where time is real."""
@@ -218,28 +218,33 @@ class RuleCore(Core):
                 table.put(gate.key, rule.book(state, now, total), now)
         return count
 
-    def take(self, key: str, now: int, cost: Any, *, held: bool) -> None:
+    def take(self, key: str, now: int, cost: Any, *, held: bool) -> Any:
         table = self.table
         state = table.get(key, now)
         rule: Any = table.rule
         self._version += 1
-        table.put(key, rule.hold(state, now, cost) if held and rule.holds else rule.book(state, now, cost), now)
+        held = held and rule.holds
+        state = rule.hold(state, now, cost) if held else rule.book(state, now, cost)
+        table.put(key, state, now)
+        return state if held else None  # the very state, which a reset replaces: see `end`
 
-    def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
-        self.change(key, now, cost, 0, taken, held=held)
+    def undo(self, key: str, now: int, cost: Any, taken: int, hold: Any) -> None:
+        self.change(key, now, cost, 0, taken, hold)
 
-    def end(self, key: str, now: int, cost: Any) -> None:
+    def end(self, key: str, now: int, cost: Any, hold: Any) -> None:
+        rule: Any = self.table.rule
+        state = self.table.get(key, now)
+        self._version += 1  # what was reset meanwhile holds nothing, but its window starts all the same
+        self.table.put(key, rule.end(state, now, cost) if state is hold else rule.book(state, now, cost), now)
+
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> None:
         rule: Any = self.table.rule
         self._version += 1
-        self.table.put(key, rule.end(self.table.get(key, now), now, cost), now)
-
-    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
-        rule: Any = self.table.rule
-        self._version += 1
-        if held and rule.holds:
-            self.table.put(key, rule.hold(self.table.get(key, now), now, after - before), now)
-        elif before != after:
-            self.table.give(key, now, before - after, taken)
+        if hold is None:
+            if before != after:
+                self.table.give(key, now, before - after, taken)
+        elif self.table.get(key, now) is hold:
+            self.table.put(key, rule.hold(hold, now, after - before), now)
 
     def facts(self, key: str, now: int) -> tuple[Exact, int, bool]:
         rule: Any = self.table.rule

@@ -184,10 +184,10 @@ class SharedCore(Core):
     def hand_out(self, gate: Gate, now: int, most: int) -> int:
         return 0  # from the stock, one by one
 
-    def undo(self, key: str, now: int, cost: Any, taken: int, *, held: bool) -> None:
+    def undo(self, key: str, now: int, cost: Any, taken: int, hold: Any) -> None:
         self.shared_gate(key, now).stock.put_back(now, self.amounts(cost))
 
-    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, *, held: bool) -> None:
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> None:
         pairs = zip(self.amounts(before), self.amounts(after), strict=True)
         self.give_back(key, tuple(was - is_ for was, is_ in pairs))
 

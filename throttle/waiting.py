@@ -47,6 +47,7 @@ class Place:
     patience: int | None = None  # ticks: the longest pause it waits out
     slots: tuple[Any, ...] = ()  # concurrency that is granted together with the permit
     holding: bool = False  # its end will be told: the permit may be held and probe
+    hold: Any = None  # what `Core.take` gave for its work
     crowded: bool = False  # it is granted in a turn of the loop of its own
     probe: Any = None  # the way back that it was granted on, if its gate feels one
     flight: Any = None  # the same as a learner knows it, which is then the probe
@@ -73,7 +74,7 @@ class Place:
 class Claim(Place):
     """A place of whoever also has a deadline, patience or a slot to wait for, or tells when its work ends."""
 
-    __slots__ = ("crowded", "deadline", "flight", "holding", "patience", "probe", "slots")
+    __slots__ = ("crowded", "deadline", "flight", "hold", "holding", "patience", "probe", "slots")
 
     def __init__(
         self,
@@ -89,16 +90,16 @@ class Claim(Place):
         super().__init__(cost, rank)
         self.deadline, self.patience, self.slots = deadline, patience, slots
         self.holding, self.crowded = holding, crowded
-        self.probe, self.flight = None, None
+        self.hold, self.probe, self.flight = None, None, None
 
 
-Grant = tuple[Any, int, int]  # a place that was granted at once: its cost, its ticket, the tick
+Grant = tuple[Any, int, int, Any]  # a place that was granted at once: its cost, its ticket, the tick, its hold
 
 
-def granted(cost: Any, ticket: int, now: int) -> Place:
+def granted(cost: Any, ticket: int, now: int, hold: Any) -> Place:
     """The place of a `Grant`."""
     place = Claim(cost, ticket, holding=True)
-    place.outcome, place.taken, place.sent = GRANTED, now, now
+    place.outcome, place.taken, place.sent, place.hold = GRANTED, now, now, hold
     return place
 
 

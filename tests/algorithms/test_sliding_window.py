@@ -160,12 +160,6 @@ def test_what_is_held_counts_as_if_it_ended_now() -> None:
     assert (rule.exact(state), rule.held(state), rule.earliest(state, 7, 2)) == (True, 0, 17)
 
 
-def test_work_that_ends_after_a_reset_still_opens_its_window() -> None:
-    rule = SlidingWindowRule(2, W, holds=True)
-    state = rule.end(rule.initial(5), 7, 1)
-    assert (rule.held(state), rule.remaining(state, 7)) == (0, 1)
-
-
 def test_other_rates_keep_what_was_used() -> None:
     old = SlidingWindowRule(5, W)
     state = log(old, (0, 2), (6, 2))

@@ -161,8 +161,8 @@ class SlidingWindowRule:
         return state
 
     def end(self, state: Log, now: int, cost: Exact) -> Log:
-        """Work that held `cost` has ended: its window starts now, also if the key was reset meanwhile."""
-        state.held = max(state.held - cost, 0)
+        """Work that held `cost` has ended: its window starts now."""
+        state.held -= cost
         return self.book(state, now, cost)
 
     def held(self, state: Log) -> Exact:
