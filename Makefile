@@ -76,7 +76,7 @@ bench-shared: $(VENV)/.has-bench $(VENV)/.has-test  ## processes that share a li
 parity: $(VENV)/.has-test  ## 100,000 random traces: the Lua of the Redis counter decides as the rules do; about 10 minutes
 	THROTTLE_TRACES=100000 $(RUN) pytest -q --timeout 3600 tests/test_redis_parity.py
 
-bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much the clients waste; about 40 minutes
+bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much the clients waste; about 25 minutes
 	-cd benchmarks/servers && npm install --silent --no-audit --no-fund --no-package-lock
 	$(BIN)/python benchmarks/goodput.py --markdown benchmarks/GOODPUT.md $(ARGS)
 

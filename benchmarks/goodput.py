@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from goodput_servers import IDEAL, ITEMS, Kind, kinds, process, program
+from goodput_servers import IDEAL, ITEMS, Kind, kinds, nginx, process, program
 
 LONGEST = 30.0  # seconds: five times the ideal; what is not done then is lost
 HALVED = 2.5  # seconds until the limit is halved
@@ -106,6 +107,28 @@ def table(results: dict[str, dict[str, dict[str, Row]]]) -> str:
     return "\n".join(lines)
 
 
+def floor() -> str:
+    """What httpx costs by itself."""
+    if not program("nginx"):
+        return ""
+    kind = Kind("none", partial(nginx, 100_000, "burst=10000 nodelay"))
+    row = measure(kind, "httpx alone", tasks=1, processes=1, halved=False)
+    return f"- CPU: httpx alone, one task and one request every 20 ms, needs {row['cpu']:.2f} s for 600 items here.\n"
+
+
+def trust() -> str:
+    """How far to trust the figures."""
+    return (
+        "How far to trust this:\n\n"
+        f"- One run a cell, no repeats. Load average of the last 15 minutes: {os.getloadavg()[2]:.1f}, on "
+        f"{os.cpu_count()} cores that the clients share with the servers.\n"
+        f"{floor()}"
+        "- HAProxy, limit given: throttle has a pace chosen for that kind of count (48/s, burst 4), the peers have\n"
+        "  the limit as announced (100 in 2 s). Elsewhere both have the same limit.\n"
+        "- The peers meet one server of each kind, in the first scene only.\n"
+    )
+
+
 def head(missing: dict[str, str]) -> str:
     """Where and when."""
     found = [f"Python {platform.python_version()}"]
@@ -123,9 +146,8 @@ def head(missing: dict[str, str]) -> str:
     return "\n".join(
         [
             "# Goodput beside the peers", "", "By `make bench-goodput`. " + lines[2].strip().replace("\n", " "), "",
-            f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {platform.system()}, {os.cpu_count()} cores, "
-            f"load average {os.getloadavg()[2]:.1f}; {'; '.join(found)}.", "",
-            f"Skipped: {skipped}.",
+            f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {platform.system()}; {'; '.join(found)}.", "",
+            f"Skipped: {skipped}.", "", trust().rstrip(),
         ]
     )  # fmt: skip
 
@@ -136,7 +158,7 @@ def main() -> None:
     parser.add_argument("--client", action="append", help="clients with this in their name")
     parser.add_argument("--tasks", default="200,50")
     parser.add_argument("--scene", help="only the scene with this title")
-    parser.add_argument("--peers-everywhere", action="store_true", help="peers in every scene, not just the first")
+    parser.add_argument("--peers-everywhere", action="store_true", help="peers before every server in every scene")
     parser.add_argument("--json", type=Path, help="results are added to those that are there")
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
@@ -151,10 +173,13 @@ def main() -> None:
         scene = title(tasks, processes, halved)
         if options.scene and options.scene != scene:
             continue
-        clients = CLIENTS if number == 0 or options.peers_everywhere else [GIVEN, UNKNOWN]
+        met: set[str] = set()  # kinds of servers that the peers have met
         for name, kind in chosen.items():
             if name in missing or (halved and kind.halves is None):
                 continue
+            peers = options.peers_everywhere or (number == 0 and kind.group not in met)
+            clients = CLIENTS if peers else [GIVEN, UNKNOWN]
+            met.add(kind.group)
             for client in clients:
                 if options.client and not any(word in client for word in options.client):
                     continue

@@ -95,7 +95,21 @@ def pyrate(permits: int, per: float) -> Callable[[Get], Get]:
     return around
 
 
+def alone(*_: float) -> Callable[[Get], Get]:
+    """A request every now and then: what httpx itself costs where it has to wait in between."""
+
+    def around(get: Get) -> Get:
+        async def later() -> httpx.Response:
+            await asyncio.sleep(0.02)
+            return await get()
+
+        return later
+
+    return around
+
+
 AROUND: dict[str, Callable[..., Callable[[Get], Get]]] = {
+    "httpx alone": alone,
     "tenacity": tenacity,
     "stamina, Retry-After": stamina,
     "aiolimiter + stamina": aiolimiter,
