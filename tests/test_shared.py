@@ -675,6 +675,36 @@ async def test_a_crowd_that_is_cancelled_while_the_store_fails() -> None:
 
 
 @virtual
+async def test_one_of_a_crowd_is_cancelled_before_the_store_has_failed_them_all() -> None:
+    store = Store(0.01)
+    store.trouble = CounterUnavailable("no")
+    limiter = TokenBucket("100/s", burst=50, counter=store, name="n")
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
+    await asyncio.sleep(0.007)  # the first has failed, the others have been asked for together
+    tasks[2].cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome).__name__ for outcome in outcomes] == [
+        "CounterUnavailable", "CounterUnavailable", "CancelledError", "CounterUnavailable",
+    ]  # fmt: skip
+    assert len(store.asked) == 2
+    assert not limiter._core.gates
+
+
+@virtual
+async def test_a_bell_that_rings_late_takes_no_booked_permit_away() -> None:
+    limiter = TokenBucket("2/s", burst=1, counter=Store(), name="n")
+    await limiter.acquire()
+    waiter = asyncio.create_task(limiter.acquire(max_wait=0.51))  # due after 0.5
+    await asyncio.sleep(0.495)
+    gate = limiter._core.gates[""]
+    assert not waiter.done()
+    with limiter._core as tick:
+        gate.step(tick + TICKS // 25, None)  # 0.535: its time is over, but its permit was due before
+    await waiter
+    assert now() == 0.495
+
+
+@virtual
 async def test_who_is_called_from_elsewhere_or_in_vain() -> None:
     limiter = TokenBucket("2/s", burst=1, counter=Store(0.001), name="n")
     await limiter.acquire()
