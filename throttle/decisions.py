@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from .rates import TICKS, Exact, seconds, ticks_of, wait_of
@@ -133,7 +134,7 @@ class Decision:
         return Decision, self._values()
 
 
-new_decision = object.__new__
+new_decision: Callable[[type[Decision]], Decision] = object.__new__
 
 
 class Counted(NamedTuple):

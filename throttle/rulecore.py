@@ -56,7 +56,7 @@ class RuleCore(Core):
     def __init__(self, table: Table, guard: Guard, clock: Clock | None) -> None:
         super().__init__(guard, clock)
         self.table = table
-        self.ends = bool(table.spec.holds)  # the same of each rule it may be given later
+        self.ends: bool = bool(table.spec.holds)  # the same of each rule it may be given later
         self._version = 0
         self._anchor()
 
@@ -175,9 +175,9 @@ class RuleCore(Core):
         if self.given is None and not loop_clocks and "trio.testing" not in modules and self.clock is REAL:
             self.guard.acquire()
             self.table.open = False
-            self.now = now = max(monotonic_ns(), self.now)
-            self.time = now / TICKS
-            return now
+            self.now: int = max(monotonic_ns(), self.now)
+            self.time: float = self.now / TICKS
+            return self.now
         return self.__enter__()
 
     def queue(self, key: str) -> Place | None:

@@ -88,9 +88,14 @@ class Claim(Place):
         crowded: bool = False,
     ) -> None:
         super().__init__(cost, rank)
-        self.deadline, self.patience, self.slots = deadline, patience, slots
-        self.holding, self.crowded = holding, crowded
-        self.hold, self.probe, self.flight = None, None, None
+        self.deadline: int | None = deadline
+        self.patience: int | None = patience
+        self.slots: tuple[Any, ...] = slots
+        self.holding: bool = holding
+        self.crowded: bool = crowded
+        self.hold: Any = None
+        self.probe: Any = None
+        self.flight: Any = None
 
 
 Grant = tuple[Any, int, int, Any]  # a place that was granted at once: its cost, its ticket, the tick, its hold
