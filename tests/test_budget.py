@@ -105,6 +105,16 @@ def test_time_that_goes_back_a_little_stands_still_and_far_is_another_clock() ->
     assert not budget.withdraw(1.0)
 
 
+def test_calls_on_another_clock_share_nothing_with_those_before() -> None:
+    budget = RetryBudget(ratio=1, reserve=0)
+    for _ in range(3):
+        budget.deposit(100.0)
+    assert budget.idle(0.0)
+    budget.deposit(100.05)
+    assert budget.withdraw(100.05)
+    assert not budget.withdraw(100.05)
+
+
 def test_idle_is_as_new() -> None:
     budget = RetryBudget()
     assert budget.idle(0.0)

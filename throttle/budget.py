@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from fractions import Fraction
 from itertools import islice
+from math import inf
 from threading import Lock
 
 from .rates import check_number, exact
@@ -32,7 +33,7 @@ class _Tally:
         self.total += 1
         if entries:
             last = entries[-1]
-            if now - last[0] < _GRAIN:
+            if now < last[0] + _GRAIN:
                 last[1] = now
                 last[2] += 1
                 return
@@ -43,6 +44,12 @@ class _Tally:
         entries = self._entries
         while entries and entries[0][self._which] + _WINDOW <= now:
             self.total -= int(entries.popleft()[2])
+
+    def more(self, number: int) -> None:
+        """So many came together with the last one."""
+        if number:
+            self.total += number
+            self._entries[-1][2] += number
 
     def clear(self) -> None:
         self.total = 0
@@ -76,6 +83,8 @@ class RetryBudget:
         self._free = int(free * self._unit)
         self._calls, self._retries = _Tally(early=True), _Tally(early=False)
         self._latest = 0.0
+        self._since = -inf  # the first call of the last entry of `_calls` ...
+        self._more = 0  # ... and how many came after it that are not counted there yet
         self._lock = Lock()
 
     def __repr__(self) -> str:
@@ -84,10 +93,13 @@ class RetryBudget:
     def deposit(self, now: float) -> None:
         """A call begins at `now` seconds."""
         with self._lock:
-            if now < self._latest:
+            if self._latest <= now < self._since + _GRAIN:  # one number: it is the way of every call
+                self._latest = now
+                self._more += 1
+            else:
                 now = self._time(now)
-            self._latest = now
-            self._calls.add(now)
+                self._calls.add(now)
+                self._since = self._calls._entries[-1][0]
 
     def withdraw(self, now: float) -> bool:
         """Whether one more retry is allowed at `now` seconds; if so, it is taken."""
@@ -110,9 +122,12 @@ class RetryBudget:
 
     def _time(self, now: float) -> float:
         """Time does not go back between threads; if it goes back far, it is another clock and all is as new."""
+        self._calls.more(self._more)
+        self._more = 0
         if now < self._latest - _JITTER:
             self._calls.clear()
             self._retries.clear()
+            self._since = -inf
             self._latest = now
         self._latest = max(self._latest, now)
         return self._latest

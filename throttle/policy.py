@@ -159,7 +159,9 @@ class Policy:
 
     def deposit(self, key: str, now: float) -> RetryBudget | None:
         """A call for `key` begins: tell the budget that pays for its retries."""
-        budget = self.budget.of(key, now) if isinstance(self.budget, BudgetPerKey) else self.budget
+        budget = self.budget
+        if isinstance(budget, BudgetPerKey):
+            budget = budget._budgets.get(key) or budget.of(key, now)
         if budget is not None:
             budget.deposit(now)
         return budget
