@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from throttle import AllOf, Decision, SlidingWindow, TokenBucket, WaitTooLong, clock, lanes
+from throttle import AllOf, Decision, SlidingWindow, TokenBucket, WaitTooLong, clock, lanes, rulecore
 from throttle.rates import TICKS
+from throttle.service import Unlimited
 
 MAKE: dict[str, Callable[[], Any]] = {
     "token bucket": lambda: TokenBucket("2/s", burst=3),
@@ -27,7 +28,8 @@ class Time:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 1000 * TICKS
-        patch.setattr(lanes, "monotonic_ns", lambda: self.now)
+        for module in (lanes, rulecore):
+            patch.setattr(module, "monotonic_ns", lambda: self.now)
         patch.setattr(clock.RealClock, "now", lambda _: self.now / TICKS)
 
 
@@ -54,7 +56,7 @@ def shut(limiter: Any) -> Any:
 steps = st.lists(
     st.tuples(
         st.sampled_from([0, 1, 10**6, TICKS // 3, TICKS // 2, TICKS, 5 * TICKS]),
-        st.sampled_from(["acquire", "try", "refund", "peek", "two", "half", "key"]),
+        st.sampled_from(["acquire", "try", "refund", "peek", "two", "half", "key", "grab", "grab key"]),
     ),
     max_size=40,
 )
@@ -74,6 +76,9 @@ def test_the_lane_decides_as_the_general_way(kind: str, story: list[tuple[int, s
 def played(limiter: Any, step: str) -> Any:
     if step == "try":
         return limiter.try_acquire_nowait()
+    if step.startswith("grab"):
+        grant = limiter._grab(step[5:], 1)
+        return grant and (grant[0], grant[2:])
     if step == "peek":
         return [run(limiter.peek()), run(limiter.peek(key="k"))]
     try:
@@ -167,6 +172,25 @@ def test_a_spent_key_goes_the_general_way(time: Time) -> None:
             run(limiter.acquire(key=key))
 
 
+def test_the_lane_of_permits_is_open_where_only_they_are_used(time: Time) -> None:
+    for limiter in (TokenBucket("2/s"), Unlimited()):
+        assert limiter._grab("k", 1)
+        assert limiter._grab("k", 1)
+        assert limiter._table.open == lanes_work()
+        limiter.pause(1, key="k")
+        assert not limiter._table.open
+        assert limiter._grab("k", 1) is None
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+@pytest.mark.parametrize("cost", [True, -1, "1"])
+def test_wrong_costs_do_not_slip_through_the_lane_of_permits(key: str, cost: Any) -> None:
+    for limiter in (TokenBucket("2/s"), Unlimited()):
+        assert limiter._grab(key, 1)
+        with pytest.raises((TypeError, ValueError)):
+            limiter._grab(key, cost)
+
+
 def test_fractions_close_the_lane(time: Time) -> None:
     limiter = TokenBucket("2/s", burst=2)
     run(limiter.acquire())
@@ -206,7 +230,8 @@ def test_a_decision_of_the_lane_knows_when(time: Time) -> None:
 # ── one step ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-LANES = [lanes.BucketLane.acquire, lanes.BucketLane.try_acquire_nowait, lanes.WindowLane.acquire]
+BUCKET, WINDOW = lanes.BucketLane, lanes.WindowLane
+LANES = [BUCKET.acquire, BUCKET.try_acquire_nowait, BUCKET._grab, WINDOW.acquire]
 
 
 @pytest.mark.parametrize("lane", LANES)

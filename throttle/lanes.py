@@ -3,7 +3,7 @@
 `TokenBucket` and `SlidingWindow` on the real clock let a call of one permit pass without the lock while their table is
 `open`: nobody waits, nothing is paused, no combined limiter takes here, and no other thread is in the locked part. Each
 lane is the rule's own `earliest` and `book` for that case, written out; all else goes the general way, which decides
-the same.
+the same. `_grab` is the lane of decorators, bundles and transports, whose permits end.
 
 Why no lock is needed: with a global interpreter lock, threads take turns only at calls and at jumps back. From the call
 that reads the clock to the store (or to the call that stores) there is neither, so a lane is one step to other threads;
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Final
 from .calls import current_call
 from .clock import loop_clocks
 from .decisions import Decision, new_decision
-from .waiting import GRANTED
+from .waiting import GRANTED, new_ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .counters.memory import Table
-    from .waiting import Place
+    from .waiting import Grant, Place
 
 __all__ = ["BucketLane", "WindowLane"]
 
@@ -103,6 +103,29 @@ class BucketLane:
                 decision._facts = (None, now, None, rule, full)
                 return decision
         return super().try_acquire_nowait(cost, key=key)  # type: ignore[misc,no-any-return]
+
+    def _grab(self, key: str, cost: Any) -> Grant | None:
+        """See `BaseLimiter._grab`."""
+        if cost is _ONE and not loop_clocks:
+            table, ticket = self._table, new_ticket()
+            rule: Any = table.rule
+            states = table.young
+            now = monotonic_ns()
+            since = now if rule.permits is _ONE else now * rule.permits
+            if table.open:
+                if key is _PLAIN:
+                    if table.plain <= since + rule.slack:
+                        table.plain = (table.plain if table.plain > since else since) + rule.ticks
+                        return cost, ticket, now, None
+                elif (
+                    now < table.tidy_at
+                    and key in states
+                    and states[key].__class__ is int
+                    and states[key] <= since + rule.slack
+                ):
+                    states[key] = (states[key] if states[key] > since else since) + rule.ticks
+                    return cost, ticket, now, None
+        return super()._grab(key, cost)  # type: ignore[misc,no-any-return]
 
 
 class WindowLane:

@@ -16,7 +16,7 @@ from .lanes import BucketLane, WindowLane
 from .permits import Blocks, Booking, check_options
 from .rates import Rate
 from .rulecore import RuleCore
-from .waiting import Place
+from .waiting import Grant, Place
 
 __all__ = [
     "BaseLimiter", "Bound", "FixedWindow", "Limiter", "RuleLimiter", "SlidingWindow", "SlidingWindowCounter",
@@ -105,6 +105,10 @@ class BaseLimiter:
         if max_wait is not None or priority.__class__ is not int:
             check_options(max_wait, priority)
         return core.arrive(key, amount, max_wait, priority)
+
+    def _grab(self, key: str, cost: Any) -> Grant | None:
+        """A permit whose work will be told to end, where it is granted at once and without a gate; else None."""
+        return self._core.grab(key, self._core.ask(cost, key))
 
     async def __aenter__(self) -> None:
         """`acquire()` of one."""

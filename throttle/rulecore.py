@@ -75,6 +75,8 @@ class RuleCore(Core):
         self.table.open = False
 
     def open(self) -> None:
+        if self.ends:  # the lanes hold no permit
+            return
         if self.table.plain is None:
             self.table.plain = self.table.rule.initial(self.now)
         self.table.open = (
@@ -84,7 +86,6 @@ class RuleCore(Core):
             and self.clock is REAL
             and self.given is None
             and not self.joined
-            and not self.table.rule.holds
             and ticks_of(self.time) >= self.paused_until
         )
 
@@ -142,7 +143,7 @@ class RuleCore(Core):
             return True
 
     def grab(self, key: str, cost: Any) -> Grant | None:
-        # As in `Core`, in one piece: it is the way of every request, and between requests all code is cold.
+        # In one piece: where there is no lane it is the way of every request, and between requests all code is cold.
         if not self.gateless or key in self.gates:
             return None
         table = self.table
@@ -165,8 +166,7 @@ class RuleCore(Core):
             else:
                 table.young[key] = state
         finally:
-            if table.plain is not None:  # else it stays shut
-                self.open()
+            self.open()
             self.guard.release()
         return cost, new_ticket(), now, state if self.ends else None
 

@@ -9,12 +9,12 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from .algorithms.unlimited import UnlimitedRule
 from .calls import current_call
-from .clock import current_clock
+from .clock import current_clock, loop_clocks, monotonic_ns
 from .core import Core
 from .driving import Hooks, driven
 from .errors import ThrottleError
@@ -24,9 +24,10 @@ from .limiter import BaseLimiter, Bound, RuleLimiter, limiter_of
 from .listening import attribute, listen
 from .permits import Permit, check_options, started, wait_turn
 from .policy import HTTPRules, is_async
-from .rates import Rate, check_number
+from .rates import TICKS, Rate, check_number
 from .retrying import Retry
 from .tally import KeyStatistics, Tally
+from .waiting import Grant, new_ticket
 
 if TYPE_CHECKING:
     from .hints import Hints
@@ -38,6 +39,7 @@ LimiterLike = BaseLimiter | Bound | Rate | str | float
 
 _log = logging.getLogger("throttle")
 
+_ONE: Final = 1  # compared by identity: True and 1.0 are for the general way to judge
 _CROWD = 4  # requests inside; each of more begins in a turn of the loop of its own, so that answers come in between
 
 
@@ -46,6 +48,11 @@ class Unlimited(RuleLimiter):
 
     def __init__(self) -> None:
         super().__init__(UnlimitedRule(), None, None, None)
+
+    def _grab(self, key: str, cost: Any) -> Grant | None:
+        if cost is _ONE and key.__class__ is str and self._table.open and not loop_clocks:  # a lane: see there
+            return cost, new_ticket(), monotonic_ns(), None
+        return super()._grab(key, cost)
 
     def __repr__(self) -> str:
         return "<Unlimited>"
@@ -77,12 +84,12 @@ class Service:
             raise TypeError(f"on_event takes a function of one event, not {on_event!r}")
         check_plain(on_event=on_event)
         self.limiter: BaseLimiter | Bound = _limiter(limiter)
-        self._core: Core
         self._key: str | None = None  # that of a bound limiter, which ignores all others
         if isinstance(self.limiter, Bound):
-            self._core, self._key = self.limiter.limiter._core, self.limiter.key
+            limiter, self._key = self.limiter.limiter, self.limiter.key
         else:
-            self._core = self.limiter._core
+            limiter = self.limiter
+        self._core, self._grab = limiter._core, limiter._grab
         self.retry = retry
         self.on_event = on_event
         self._concurrency = None if concurrency is None else Slots(_slots("concurrency", concurrency))
@@ -126,10 +133,9 @@ class Service:
         """The permit of an attempt at once; None where a line, a slot or a shared counter is to be waited for."""
         if self._slotted or self.inside > _CROWD:
             return None
-        core = self._core
         if self._key is not None:
             key = self._key
-        grant = core.grab(key, core.ask(cost, key))
+        grant = self._grab(key, cost)
         if grant is None:
             return None
         call = current_call.get()
@@ -138,7 +144,7 @@ class Service:
         self._tally.sent(key, 0.0)
         if self.on_event is not None:
             self.emit(Admitted(key, cost, 0.0))
-        return Permit(core, key, None, grant, cost, self)
+        return Permit(self._core, key, None, grant, cost, self)
 
     async def _wait(self, key: str, cost: Any, max_wait: float | None, priority: int) -> Permit:
         """The permit of an attempt, when its turn has come."""
@@ -154,9 +160,11 @@ class Service:
     def done(self, permit: Permit) -> None:
         """The first attempt was the last: that of `grab`, with an answer that needs no retry."""
         permit.end(answered=True)
-        retry, core = self.retry, permit._core
+        retry = self.retry
         if retry is not None and retry.budget is not None:  # the clock was read when it was granted
-            retry.deposit(permit.key, core.time if core.given is None else current_clock().now())
+            grant: Any = permit._place_or_grant
+            taken = grant[2] if grant.__class__ is tuple else grant.taken
+            retry.deposit(permit.key, taken / TICKS if self._core.given is None else current_clock().now())
 
     async def run(self, work: Callable[[], Awaitable[T]], *, key: str = "") -> T:
         """One call: attempts under the retry policy, if there is one."""

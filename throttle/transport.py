@@ -143,8 +143,8 @@ class TransportCore:
             permit = service.grab(key, cost) if straight else None
             if permit is None:
                 return await Exchange(service, inner, http, request).run(key=key, cost=cost)
-            # The straight way, in one piece: a first attempt that need not wait, and is mostly the last. Of its cost
-            # the permit takes two fifths; counts for `statistics`, retry budget, hints and this frame share the rest.
+            # The straight way, in one piece: a first attempt that need not wait, and is mostly the last. Its cost is
+            # shared by the permit, counts for `statistics`, retry budget, hints and this frame.
             before = permit.enter()
             try:
                 outcome: Any = await inner.handle_async_request(request)
