@@ -13,6 +13,7 @@ from scripted import HTTP, URL
 from worlds import nothing_left
 
 from throttle import TokenBucket
+from throttle.gate import Gate
 from throttle.testing import run_virtual
 
 
@@ -130,6 +131,23 @@ def test_answers_that_come_together_let_no_two_go_together() -> None:
         assert most == 1
 
     run_virtual(main)
+
+
+def test_a_crowd_at_a_steady_rate_takes_one_look_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, ring = 0, Gate.ring
+
+    def counted(gate: Gate, loop: Any) -> None:
+        nonlocal looks
+        looks += 1
+        ring(gate, loop)
+
+    monkeypatch.setattr(Gate, "ring", counted)
+
+    async def main() -> None:
+        await crowd(Near(6), 60, TokenBucket("10/s", burst=1))
+
+    run_virtual(main)
+    assert looks <= 65
 
 
 def test_a_few_at_once_are_no_crowd() -> None:

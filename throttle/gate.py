@@ -64,9 +64,9 @@ class Gate:
     """One key of a limiter: who waits for it, and what they wait for."""
 
     __slots__ = (
-        "_deadlines", "_patience", "_queued", "_turns", "clock", "core", "corrected_at", "due", "flights", "forecast",
+        "_deadlines", "_patience", "_queued", "clock", "core", "corrected_at", "due", "flights", "forecast",
         "guests", "homes", "key", "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "slotted",
-        "told_until", "way_back",
+        "told_until", "turns", "way_back",
     )  # fmt: skip
 
     def __init__(self, core: Core, key: str) -> None:
@@ -91,7 +91,7 @@ class Gate:
         self._deadlines: list[tuple[int, int, Place]] = []
         self._patience = _NEVER  # nobody in line has less
         self._queued = False  # somebody waits, or did at the last look
-        self._turns = 0  # of the loop, until the next of a crowd is granted
+        self.turns = 0  # of the loop, until the next of a crowd is granted
 
     def idle(self, now: int) -> bool:
         """Whether nothing is lost when the gate is forgotten; what a refusal has taught is, one period later."""
@@ -163,7 +163,7 @@ class Gate:
         head = self.line.head()
         if head is None or place.rank < head.rank or (self.core.free(place.cost) and not place.slots):
             due = self.ready(place, now)
-            if due is not None and due <= now and not (place.crowded and self._turns):
+            if due is not None and due <= now and not (place.crowded and self.turns):
                 self._grant(place, now)
                 if head is not None and not self.core.free(place.cost):  # it went ahead of others
                     self.forecast.drop()
@@ -291,7 +291,7 @@ class Gate:
     def ring(self, loop: Any) -> None:
         """A home's bell: takes the lock, reads the clock, serves the line."""
         with self.core as now:
-            self._turns -= self._turns > 0
+            self.turns -= self.turns > 0
             self.step(now, loop)
             self.core.tidy(self, now)
 
@@ -318,7 +318,7 @@ class Gate:
                 return
             self.due = self.ready(head, now)
             if self.due is not None and self.due <= now:
-                if head.crowded and self._turns:
+                if head.crowded and self.turns:
                     return
                 if head.deadline is not None and self._too_late(head, now, promised):
                     self._refuse(head, WaitTooLong(0.0, self.key), loop)
@@ -427,7 +427,7 @@ class Gate:
         hold = self.core.take(self.key, now, place.cost, held=place.holding)
         place.outcome = GRANTED
         if place.crowded:
-            self._turns = _APART
+            self.turns = _APART
         for slots in place.slots:
             slots.used += 1
         if place.holding:
@@ -460,7 +460,7 @@ class Gate:
             self.flights -= 1
         if answered and place.sent > self.reacted_at:
             self.answered()
-        self._turns = min(self._turns, _CLEAR)
+        self.turns = min(self.turns, _CLEAR)
         for slots in place.slots:
             slots.used -= 1
         back = place.probe

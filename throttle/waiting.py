@@ -166,6 +166,9 @@ class Gatelike(Protocol):
         """Time has passed on `loop`, or something has changed: serve the line."""
         ...
 
+    turns: int
+    """Of the loop, until the next of a crowd is granted."""
+
     @property
     def core(self) -> Any:
         """Its core, whose `now` is the tick that was read last."""
@@ -241,8 +244,12 @@ class LoopHome(Home):
             self._timer = self.loop.call_later(wait_of(self.gate.core.time, due), self._bell)
 
     def _bell(self) -> None:
-        self._timer = None
-        self.ring()
+        if self.gate.turns > 1:  # of a crowd nobody passes yet: a turn is counted, without lock and clock
+            self.gate.turns -= 1
+            self._timer = self.loop.call_later(0, self._bell)
+        else:
+            self._timer = None
+            self.ring()
 
     def wait(self, place: Place) -> Awaitable[None]:
         return place.wake  # type: ignore[no-any-return]
