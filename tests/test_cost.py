@@ -44,19 +44,19 @@ LIMITS: dict[str, Cost] = {
     "acquire": Cost(1, 1),
     "acquire_sliding_window": Cost(1, 1, 1.5),  # the entry of its log
     "acquire_all_of_two": Cost(70, 1, 2.5),
-    "acquire_keyed": Cost(12, 1.5, 1),  # half of them for the first time
+    "acquire_keyed": Cost(9, 1.5, 1),  # half of them for the first time
     "block": Cost(4, 1),
-    "permit": Cost(31, 1, 1),
+    "permit": Cost(28, 1, 1),
     "try_granted": Cost(1, 1),
     "try_refused": Cost(1, 1),
-    "throttled_call": Cost(33, 1, 1),
-    "bundle_call": Cost(40, 1, 2),
+    "throttled_call": Cost(14, 1, 1),
+    "bundle_call": Cost(21, 1, 2),
     "retry_success": Cost(1, 0),
     "retry_success_sync": Cost(2, 0),
     "retry_give_up": Cost(46, 0, 1),
-    "transport_limit": Cost(33, 1, 3),
+    "transport_limit": Cost(17, 1, 2),
     "transport_learning": Cost(187, 5, 5),
-    "transport_outage": Cost(152, 3, 7),  # three attempts
+    "transport_outage": Cost(111, 3, 6),  # three attempts
     "waiting_in_line": Cost(13, 1, 5.5),
     "line_served": Cost(44, 0),
     "cancelled_in_line": Cost(12, 0.1, 6),
