@@ -73,14 +73,14 @@ chaos: $(VENV)/.has-test  ## kill processes and stores that share a limit at ran
 bench-shared: $(VENV)/.has-bench $(VENV)/.has-test  ## processes that share a limit through a real Redis and SQLite, beside peers; about 8 minutes; writes benchmarks/SHARED.md
 	$(BIN)/python benchmarks/shared.py --markdown benchmarks/SHARED.md $(ARGS)
 
-parity: $(VENV)/.has-test  ## 100,000 random traces: the Lua of the Redis counter decides as the rules do; about 10 minutes
+parity: $(VENV)/.has-test  ## 100,000 random traces: the Lua of the Redis counter decides as the rules do; about 6 minutes
 	THROTTLE_TRACES=100000 $(RUN) pytest -q --timeout 3600 tests/test_redis_parity.py
 
 bench-goodput: $(VENV)/.has-bench  ## real rate-limited servers, and how much the clients waste; about 25 minutes
 	-cd benchmarks/servers && npm install --silent --no-audit --no-fund --no-package-lock
 	$(BIN)/python benchmarks/goodput.py --markdown benchmarks/GOODPUT.md $(ARGS)
 
-fuzz: $(VENV)/.has-test  ## a million random and mutated sets of headers; about 10 minutes
+fuzz: $(VENV)/.has-test  ## a million random and mutated sets of headers; about 2 minutes
 	$(BIN)/python tests/fuzzing.py $(ARGS)
 
 proof: $(VENV)/.has-test  ## stories of lines against the slow reference, tens of thousands of steps of each kind
