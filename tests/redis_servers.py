@@ -11,14 +11,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import redis
 
-__all__ = ["Proxy", "Server", "free_port", "free_ports_of_a_node", "server_binary"]
+__all__ = ["Proxy", "Server", "free_port", "free_ports_of_a_node", "run", "server_binary"]
 
 
 def server_binary() -> str | None:
@@ -154,3 +154,13 @@ class Proxy:
                 return
             target.write(data)
             await target.drain()
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """A test on asyncio, ended where it hangs."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(40):
+            await main()
+
+    asyncio.run(bounded())

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import redis
 import trio
 from redis.asyncio import Redis
-from redis_servers import Proxy, Server, free_port, free_ports_of_a_node, server_binary
+from redis_servers import Proxy, Server, free_port, free_ports_of_a_node, run, server_binary
 
 from throttle import (
     AllOf,
@@ -63,14 +63,6 @@ def server(shared_server: Server) -> Server:
     with shared_server.client() as client:
         client.flushall()
     return shared_server
-
-
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(40):
-            await main()
-
-    asyncio.run(bounded())
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from redis_servers import Proxy, Server, server_binary
+from redis_servers import Proxy, Server, run, server_binary
 
 from throttle import CounterUnavailable, TokenBucket
 from throttle.counters import LocalShare, RedisCounter, SQLiteCounter
@@ -33,14 +33,6 @@ def server(shared_server: Server) -> Server:
     with shared_server.client() as client:
         client.flushall()
     return shared_server
-
-
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(40):
-            await main()
-
-    asyncio.run(bounded())
 
 
 def connections(server: Server) -> int:
