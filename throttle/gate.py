@@ -91,7 +91,7 @@ class Gate:
         self._deadlines: list[tuple[int, int, Place]] = []
         self._patience = _NEVER  # nobody in line has less
         self._queued = False  # somebody waits, or did at the last look
-        self.turns = 0  # of the loop, until the next of a crowd is granted
+        self.turns: int = 0  # of the loop, until the next of a crowd is granted
 
     def idle(self, now: int) -> bool:
         """Whether nothing is lost when the gate is forgotten; what a refusal has taught is, one period later."""
