@@ -44,7 +44,7 @@ LIMITS: dict[str, Cost] = {
     "acquire": Cost(1, 1),
     "acquire_sliding_window": Cost(1, 1, 1.5),  # the entry of its log
     "acquire_all_of_two": Cost(70, 1, 2.5),
-    "acquire_keyed": Cost(9, 1.5, 1),  # half of them for the first time
+    "acquire_keyed": Cost(1, 1, 1),  # half of them for the first time
     "block": Cost(4, 1),
     "permit": Cost(28, 1, 1),
     "try_granted": Cost(1, 1),
@@ -294,13 +294,19 @@ def measured_for_coverage() -> bool:
     return "coverage" in sys.modules
 
 
+def too_much(found: Cost, limit: Cost) -> bool:
+    blocks = 0.0 if measured_for_coverage() else found.blocks - 0.5  # coverage and other threads keep some, too
+    return found.calls > limit.calls or found.clocks > limit.clocks or blocks > limit.blocks
+
+
 @pytest.mark.parametrize("name", list(OPERATIONS))
 def test_cost(name: str) -> None:
-    found, limit = measured(name), LIMITS[name]
-    assert found.calls <= limit.calls
-    assert found.clocks <= limit.clocks
-    if not measured_for_coverage():  # which keeps blocks of its own
-        assert found.blocks <= limit.blocks + 0.5  # what other threads of the test run keep
+    """At the third try at the latest: what is done once a second only may fall into the first."""
+    for _ in range(3):
+        found = measured(name)
+        if not too_much(found, LIMITS[name]):
+            return
+    assert found == LIMITS[name]  # which shows both
 
 
 def test_a_give_up_leaves_no_cyclic_garbage() -> None:

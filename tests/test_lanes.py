@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from throttle import AllOf, Decision, SlidingWindow, TokenBucket, WaitTooLong, clock, lanes, rulecore
+from throttle import AllOf, CostExceedsBurst, Decision, SlidingWindow, TokenBucket, WaitTooLong, clock, lanes, rulecore
 from throttle.rates import TICKS
 from throttle.service import Unlimited
 
@@ -212,6 +212,34 @@ def test_wrong_arguments_do_not_slip_through(make: Callable[[], Any], wrong: dic
     run(limiter.acquire())
     with pytest.raises((TypeError, ValueError)):
         run(limiter.acquire(**wrong))
+
+
+def test_a_bucket_below_one_permit_has_no_lane(time: Time) -> None:
+    limiter = TokenBucket("2/s", burst=0.5)
+    run(limiter.acquire(0.5))
+    time.now += TICKS
+    for key in ("", "k"):
+        with pytest.raises(CostExceedsBurst):
+            run(limiter.acquire(key=key))
+        with pytest.raises(CostExceedsBurst):
+            limiter.try_acquire_nowait(key=key)
+        with pytest.raises(CostExceedsBurst):
+            limiter._grab(key, 1)
+
+
+def test_the_first_use_of_a_key_is_its_first(time: Time) -> None:
+    """In the lane, which asks nobody; and not while there are old ones, of which it may be."""
+    limiter = TokenBucket("1/h", burst=2)
+    run(limiter.acquire(key="k"))
+    for index in range(300):
+        run(limiter.acquire(key=f"k{index}"))
+        assert run(limiter.peek(key=f"k{index}")).remaining == 1
+        run(limiter.acquire(key=f"k{index}"))
+    time.now = limiter._table.turn_at
+    for index in range(300):
+        run(limiter.acquire(key=f"k{index}"))
+        assert not limiter.try_acquire_nowait(key=f"k{index}")
+        assert run(limiter.peek(key=f"new{index}")).remaining == 2
 
 
 def test_a_decision_of_the_lane_knows_when(time: Time) -> None:

@@ -66,13 +66,17 @@ class BucketLane:
                 if rule.permits is not _ONE:
                     since *= rule.permits
                 states = table.young
-                if key in states and states[key].__class__ is int:
-                    if states[key] <= since:
-                        states[key] = since + rule.ticks
-                        return
-                    if states[key] <= since + rule.slack:
-                        states[key] += rule.ticks
-                        return
+                if key in states:
+                    if states[key].__class__ is int:
+                        if states[key] <= since:
+                            states[key] = since + rule.ticks
+                            return
+                        if states[key] <= since + rule.slack:
+                            states[key] += rule.ticks
+                            return
+                elif key.__class__ is str and key and not table.old:  # its first use
+                    states[key] = since + rule.ticks
+                    return
             since = 0  # who waits keeps no number
         place = self._arrive(cost, key, max_wait, priority)
         if place is not None:  # as `stand`, without a coroutine more for each who waits

@@ -82,6 +82,7 @@ class RuleCore(Core):
         self.table.open = (
             _ONE_AT_A_TIME
             and self.table.plain.__class__ is not Fraction
+            and self.table.rule.most >= 1
             and not self.gates
             and self.clock is REAL
             and self.given is None

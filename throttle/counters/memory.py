@@ -15,7 +15,7 @@ __all__ = ["PROCESS", "MemoryCounter", "Table"]
 
 
 _PER_KEY = 200_000  # ticks between two turns for each key: moving keys takes some per cent of the time at most
-_AT_ONCE = 8  # old keys that are looked at in one go ...
+_AT_ONCE = 32  # old keys that are looked at in one go ...
 _APART = 100_000  # ... and the ticks after which a lane lets somebody do so again
 
 
