@@ -315,7 +315,7 @@ def core_in(counter: Counter, name: str | None, rule: Algorithm, clock: Clock | 
     return core
 
 
-class TokenBucket(BucketLane, RuleLimiter):
+class TokenBucket(BucketLane, RuleLimiter):  # pyright: ignore[reportIncompatibleMethodOverride]  # see `lanes`
     """At most `burst` at once and `rate` in the long run: in any time t up to burst + rate x t permits.
 
     `burst` (permits, above 0) defaults to the permits of the rate, at least 1. So `TokenBucket("100/min")` lets 100
@@ -348,7 +348,7 @@ class TokenBucket(BucketLane, RuleLimiter):
         super().__init__(TokenBucketRule.of(Rate.of(rate), burst), counter, name, clock)
 
 
-class SlidingWindow(WindowLane, RuleLimiter):
+class SlidingWindow(WindowLane, RuleLimiter):  # pyright: ignore[reportIncompatibleMethodOverride]  # see `lanes`
     """Never more than the rate's permits in ANY window of its length: the exact log, one entry per grant and key.
 
     With `hold=True` a permit is held while the work runs and its window starts when the work ENDS, so that however the
