@@ -10,6 +10,7 @@ import asyncio
 import gc
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,12 +68,14 @@ class Meter:
     """Counts while it is entered."""
 
     def __init__(self) -> None:
-        self.calls = self.clocks = self.blocks = 0
+        self.calls: Counter[str] = Counter()
+        self.clocks = self.blocks = 0
 
     def _event(self, frame: FrameType, event: str, arg: Any) -> None:
         if event == "call":
             module = frame.f_globals.get("__name__", "")
-            self.calls += module.partition(".")[0] not in FOREIGN and not module.startswith("throttle.testing")
+            if module.partition(".")[0] not in FOREIGN and not module.startswith("throttle.testing"):
+                self.calls[f"{module}.{frame.f_code.co_qualname}"] += 1
         elif event == "c_call":
             self.clocks += getattr(arg, "__name__", "") in CLOCKS and getattr(arg, "__module__", "") == "time"
 
@@ -90,7 +93,7 @@ class Meter:
             gc.enable()
 
     def cost(self) -> Cost:
-        return Cost(self.calls / TIMES, self.clocks / TIMES, round(max(0, self.blocks) / TIMES, 1))
+        return Cost(self.calls.total() / TIMES, self.clocks / TIMES, round(max(0, self.blocks) / TIMES, 1))
 
 
 OPERATIONS: dict[str, Callable[[Meter], Awaitable[None]]] = {}
@@ -283,8 +286,8 @@ async def cancelled_in_line(meter: Meter) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def measured(name: str) -> Cost:
-    meter = Meter()
+def measured(name: str, meter: Meter | None = None) -> Cost:
+    meter = meter or Meter()
     run: Callable[..., None] = run_virtual if name == "line_served" else lambda fn, *args: asyncio.run(fn(*args))
     run(OPERATIONS[name], meter)
     return meter.cost()
@@ -295,18 +298,20 @@ def measured_for_coverage() -> bool:
 
 
 def too_much(found: Cost, limit: Cost) -> bool:
-    blocks = 0.0 if measured_for_coverage() else found.blocks - 0.5  # coverage and other threads keep some, too
-    return found.calls > limit.calls or found.clocks > limit.clocks or blocks > limit.blocks
+    """By half a call, clock or block each: what is done once in a while (a grain of the budget, a turn of the keys)
+    stays below that, on slow machines, too."""
+    blocks = 0 if measured_for_coverage() else found.blocks  # coverage keeps some of its own
+    return found.calls > limit.calls + 0.5 or found.clocks > limit.clocks + 0.5 or blocks > limit.blocks + 0.5
 
 
 @pytest.mark.parametrize("name", list(OPERATIONS))
 def test_cost(name: str) -> None:
-    """At the third try at the latest: what is done once a second only may fall into the first."""
-    for _ in range(3):
-        found = measured(name)
+    for _ in range(3):  # other threads of the test run keep blocks now and then
+        meter = Meter()
+        found = measured(name, meter)
         if not too_much(found, LIMITS[name]):
             return
-    assert found == LIMITS[name]  # which shows both
+    pytest.fail(f"{found} is more than {LIMITS[name]}: {meter.calls}")
 
 
 def test_a_give_up_leaves_no_cyclic_garbage() -> None:
