@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -55,6 +56,7 @@ HOMES = {  # foreign module -> our modules that may touch it
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
 
 
+@cache
 def parsed(name: str) -> ast.Module:
     return ast.parse(FILES[name].read_text())
 
@@ -68,17 +70,19 @@ def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
         yield from at_run_time(node)
 
 
-def imports(name: str, tree: ast.AST) -> Iterator[str]:
+@cache
+def imports(name: str, tree: ast.AST) -> list[str]:
     """Full names of what the module `name` imports; of `from a import b` both a and a.b."""
     package = ["throttle", *name.split(".")[:-1]]
+    found: list[str] = []
     for node in at_run_time(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    return found
 
 
 def ours(name: str, tree: ast.AST) -> set[str]:

@@ -153,8 +153,8 @@ REAL = [
 
 @pytest.mark.parametrize("rule", REAL, ids=lambda rule: str(rule.kind))
 def test_long_traces_in_real_ticks(rule: Algorithm) -> None:
-    """Refused one tick before, granted at it; thousands of steps on nanoseconds."""
-    follow(rule, seed=1, steps=2000)
+    """Refused one tick before, granted at it; a thousand steps on nanoseconds."""
+    follow(rule, seed=1, steps=1000)
 
 
 def follow(rule: Algorithm, seed: int, steps: int) -> None:
