@@ -244,6 +244,28 @@ def test_what_is_settled_for_more_than_nothing_is_held_from_then_on() -> None:
     run_virtual(main)
 
 
+@pytest.mark.parametrize("where", ["here", "combined", "member"])
+def test_what_is_told_behind_work_that_will_be_held_is_only_a_bound(where: str) -> None:
+    async def main() -> None:
+        held = SlidingWindow("1/s", hold=True)
+        both = AllOf(held)
+        line, asked = (held, held) if where == "here" else (both, both) if where == "combined" else (held, both)
+
+        async def work() -> None:
+            async with line:
+                await asyncio.sleep(0.3)
+
+        await line.acquire()
+        waiter = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        decision = await asked.peek()
+        assert (decision.allowed, decision.exact) == (False, False)
+        await waiter
+        assert (await asked.peek()).exact
+
+    run_virtual(main)
+
+
 def test_a_permit_is_for_one_block() -> None:
     async def main() -> None:
         limiter = SlidingWindow("9/s", hold=True)

@@ -309,7 +309,7 @@ class Core(ABC):
                 due = gate.forecast.whole(gate, now).earliest(cost)
                 if gate.due is None:
                     return max(due, now + _UNTOLD), False
-                return max(due, now + 1), not gate.slotted and gate.way_back is None
+                return max(due, now + 1), not gate.vague()
             if gate.probing():
                 return max(held, now + _UNTOLD), False
         if held > now:

@@ -125,7 +125,13 @@ class Gate:
 
     def untold(self, other: Gate | None) -> bool:
         """Whether more than time and the lines here and at `other` decide who comes next."""
-        return self.probing() or (len(self.line) > 0 and self.due is None) or self.guests.from_elsewhere(other)
+        return self.probing() or (len(self.line) > 0 and self.vague()) or self.guests.from_elsewhere(other)
+
+    def vague(self) -> bool:
+        """Whether more than time decides when those in line are granted, or when what they take comes back."""
+        if self.due is None or self.slotted or self.way_back is not None:
+            return True
+        return self.core.holds and any(place.holding for place in self.line)  # a window starts when its work ends
 
     def ready(self, place: Place, now: int) -> int | None:
         """The tick from which `place`, as the head, is granted; None while that hangs on something other than time."""
