@@ -675,6 +675,27 @@ async def test_a_crowd_that_is_cancelled_while_the_store_fails() -> None:
 
 
 @virtual
+async def test_whatever_a_store_raises_reaches_all_whom_it_was_asked_for() -> None:
+    store = Store(0.01)
+    limiter = TokenBucket("100/s", burst=50, counter=store, name="n")
+    first = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(0.001)
+    others = [asyncio.create_task(limiter.acquire()) for _ in range(3)]  # they are asked for together
+    await first
+    limiter.pause(1)
+    store.trouble = OSError("a bug of its own")
+    outcomes = await asyncio.gather(*others, return_exceptions=True)
+    assert [repr(outcome) for outcome in outcomes] == ["OSError('a bug of its own')"] * 3
+    with pytest.raises(OSError, match="a bug of its own"):
+        await limiter.try_acquire()
+    store.trouble = None
+    assert not await limiter.try_acquire()  # which tells of the pause, too
+    other = TokenBucket("100/s", burst=50, counter=Store(0, store.memory), name="n")
+    assert 0.9 < (await other.peek()).retry_after < 1.1
+    await limiter.acquire()
+
+
+@virtual
 async def test_one_of_a_crowd_is_cancelled_before_the_store_has_failed_them_all() -> None:
     store = Store(0.01)
     store.trouble = CounterUnavailable("no")

@@ -104,8 +104,8 @@ class Lane:
             asks = core.asks(self.key, now, [place.cost for place in here], within=ahead, ahead=ahead)
         try:
             bookings = await core.send(asks)
-        except CounterUnavailable as error:
-            self._unavailable(here, error)
+        except Exception as error:
+            self._failed(here, error)
             return
         waits = bookings[0].waits
         granted = next((index for index, wait in enumerate(waits) if wait > 0), len(waits))
@@ -128,14 +128,16 @@ class Lane:
             gate.heard(bookings, now, rest[len(waits) :])
             self._admit(rest, gate, now)
 
-    def _unavailable(self, here: list[Place], error: CounterUnavailable) -> None:
+    def _failed(self, here: list[Place], error: Exception) -> None:
+        """They wait for a counter that cannot be reached, or all raise what it raised."""
         core = self._core
-        with core as now:
-            gate = core.shared_gate(self.key, now)
-            if gate.hold_off(error, now, core.random()):
-                self._admit(here, gate, now)
-                return
-            core.tidy(gate, now)
+        if isinstance(error, CounterUnavailable):
+            with core as now:
+                gate = core.shared_gate(self.key, now)
+                if gate.hold_off(error, now, core.random()):
+                    self._admit(here, gate, now)
+                    return
+                core.tidy(gate, now)
         for place in here:
             if place.outcome is None:
                 place.outcome = error

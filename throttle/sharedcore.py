@@ -201,8 +201,9 @@ class SharedCore(Core):
         started = self.clock.now()
         try:
             bookings = await self.counter.book(asks)
-        except CounterUnavailable as error:
-            self.untell(asks, again=not (isinstance(error, Outage) and error.sent))
+        except Exception as error:
+            sent = error.sent if isinstance(error, Outage) else not isinstance(error, CounterUnavailable)
+            self.untell(asks, again=not sent)
             raise
         trip = ticks_of(max(0.0, self.clock.now() - started))
         self.trip = trip if not self.trip else (7 * self.trip + trip) // 8
