@@ -201,6 +201,16 @@ def test_fractions_close_the_lane(time: Time) -> None:
     assert run(limiter.peek(key="k")).remaining == pytest.approx(0.6666666666667)
 
 
+def test_a_key_with_a_fraction_goes_the_general_way(time: Time) -> None:
+    limiter = TokenBucket("2/s", burst=3)
+    run(limiter.acquire(0.3333333333333, key="k"))
+    assert limiter._table.open == lanes_work()
+    run(limiter.acquire(key="k"))
+    assert limiter._grab("k", 1)
+    assert run(limiter.peek(key="k")).remaining == pytest.approx(0.6666666666667)
+    assert limiter._grab("k", 1) is None
+
+
 def lanes_work() -> bool:
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
