@@ -165,6 +165,20 @@ async def test_initial_minimum_and_maximum_bound_the_pace() -> None:
 
 
 @virtual
+async def test_a_pace_is_as_slow_as_it_was_given_and_no_number_is_too_odd() -> None:
+    year = 365 * 86400.0
+    for options in ({"maximum": "1/365d"}, {"initial": "1/365d"}):
+        limiter = AdaptiveLimiter(**options)
+        await limiter.acquire()
+        assert (await limiter.peek()).retry_after == pytest.approx(year)
+    for rate in (5e-324, 1e-300, 1.0):
+        limiter = AdaptiveLimiter(initial=rate)
+        await limiter.acquire(1e300)
+        with pytest.raises(WaitTooLong):
+            await limiter.acquire(1e300, max_wait=60)
+
+
+@virtual
 async def test_the_verbs_that_ask_take_and_give_back() -> None:
     limiter = AdaptiveLimiter(initial="1/s")
     await ask(limiter, takes=0.0)

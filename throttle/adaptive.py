@@ -185,7 +185,7 @@ class Learner:
 
     def _be_silent(self, now: int) -> None:
         """It has named none: for ever longer while it refuses."""
-        gap = 0 if self.pace.rate is None else round(1 / self.pace.rate)
+        gap = self.pace.gap(1)
         if not self._served:  # it may be down, or not for us: nobody is in a hurry
             silence = round(_UNSERVED * 2 ** min(self._row, 16) * (0.5 + self._random() / 2))
         elif self._row == 1:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["AdaptiveLimiter"]
 
 _PLENTY = 10**18
+_SLOWEST = 1e-200  # permits per tick: where floats still have something to divide by
 
 
 class _Look:
@@ -39,9 +40,8 @@ class _Look:
     def book(self, cost: Any) -> None:
         """Go on to that instant, and take."""
         self.at = self.earliest(cost)
-        rate = None if self.learner is None else self.learner.pace.rate
-        if rate is not None:
-            self.next_at = self.at + round(cost / rate)
+        if self.learner is not None:
+            self.next_at = self.at + self.learner.pace.gap(cost)
 
 
 class LearningCore(Core):
@@ -199,4 +199,4 @@ def _check_order(minimum: Rate | None, initial: Rate | None, maximum: Rate | Non
 
 
 def _per_tick(rate: Rate) -> float:
-    return float(rate.per_second) / TICKS
+    return max(_SLOWEST, float(rate.per_second) / TICKS)

@@ -15,7 +15,8 @@ _FEW = 4  # permits that tell a limit that has changed
 _SOME = 8  # permits that make a measurement
 _MANY = 20  # permits that make it a good one
 _RESERVE = 0.98  # the share of what was measured that is used
-_LEAST = 1e-15  # permits per tick: about one in twelve days
+_LEAST = 1e-15  # permits per tick: about one in twelve days; less only where that was given
+_LONGEST = 1e30  # ticks: what takes longer is never granted
 
 
 class Pace:
@@ -27,7 +28,7 @@ class Pace:
     )  # fmt: skip
 
     def __init__(self, initial: float | None = None, minimum: float = 0.0, maximum: float | None = None) -> None:
-        self._minimum = max(minimum, _LEAST)
+        self._minimum = max(minimum, min([_LEAST, *(rate for rate in (initial, maximum) if rate is not None)]))
         self._maximum = maximum
         self.rate: float | None = None  # permits per tick
         self.next_at: int = -(1 << 62)  # it lets the next one go
@@ -45,10 +46,14 @@ class Pace:
         given = maximum if initial is None else initial
         if given is not None:
             self._set(given)
-            self._seen, self._span = float(_MANY), round(_MANY / given)  # as if it had been measured
+            self._seen, self._span = float(_MANY), self.gap(_MANY)  # as if it had been measured
 
     def _set(self, rate: float) -> None:
         self.rate = max(rate if self._maximum is None else min(rate, self._maximum), self._minimum)
+
+    def gap(self, cost: float) -> int:
+        """How many ticks `cost` takes at this pace; 0 without one."""
+        return 0 if self.rate is None else round(max(-_LONGEST, min(cost / self.rate, _LONGEST)))
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -63,13 +68,13 @@ class Pace:
         if self._free >= cost:
             self._free -= cost
         elif self.rate is not None and cost:
-            self._creep(now, calm, round(cost / self.rate), named=named)
+            self._creep(now, calm, self.gap(cost), named=named)
             self.charge(cost, max(self.next_at, now - self._slack))
 
     def charge(self, cost: float, since: int | None = None) -> None:
         """`cost` more was sent, at `since`, than was said."""
         if self.rate is not None:
-            self.next_at = (self.next_at if since is None else since) + round(cost / self.rate)
+            self.next_at = (self.next_at if since is None else since) + self.gap(cost)
 
     def _creep(self, now: int, calm: int, gap: int, *, named: bool) -> None:
         """Try a little more, the faster the less is known; only while the pace is what holds back."""
