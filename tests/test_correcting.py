@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from throttle import AllOf, SlidingWindow, Throttle, TokenBucket
 from throttle.hints import Hints, Quota
 from throttle.testing import run_virtual
@@ -145,6 +147,48 @@ def test_a_limit_that_is_strict_to_the_millisecond() -> None:
     seconds, refused = run_virtual(lambda: fetched(TokenBucket("50/s", burst=1), strict, 300))
     assert refused < 60
     assert seconds < 10
+
+
+TWO_LEFT = Hints(quotas=(Quota("all", 20, 2, 30.0, 60.0),))
+
+
+@pytest.mark.parametrize("verb", ["acquire", "try_acquire"])
+def test_what_goes_without_a_permit_that_ends_is_counted_by_the_correction_too(verb: str) -> None:
+    async def main() -> None:
+        limiter = TokenBucket("10/s", burst=20)
+        await ask(limiter, TWO_LEFT)
+        for _ in range(2):
+            await getattr(limiter, verb)()
+        assert 29 < (await limiter.peek()).retry_after < 31
+        await limiter.acquire()
+        assert 29 < now() < 31
+
+    run_virtual(main)
+
+
+def test_what_a_decision_tells_of_a_correction() -> None:
+    async def main() -> None:
+        limiter = TokenBucket("1000/s", burst=20)
+        await ask(limiter, Hints(quotas=(Quota("all", 20, 10, 30.0, 60.0),)))
+        learner = limiter._core.gates[""].learner
+        assert learner is not None
+        learner.pace._set(1e-9)  # as if it had found out
+        await limiter.acquire(2)
+        limiter.pause(0.5)
+        decision = await limiter.peek()
+        assert decision.exact
+        assert decision.retry_after > 1
+        await asyncio.sleep(decision.retry_after - 1e-6)
+        assert not await limiter.peek()
+        await asyncio.sleep(1e-6)
+        assert await limiter.peek()
+        await limiter.acquire(2)
+        waiter = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        assert not (await limiter.peek()).exact
+        await waiter
+
+    run_virtual(main)
 
 
 def test_a_limiter_without_a_limit_is_left_alone() -> None:

@@ -313,7 +313,8 @@ class Core(ABC):
             if gate.probing():
                 return max(held, now + _UNTOLD), False
         if held > now:
-            return self.look(key, held).earliest(cost), True
+            due = self.look(key, held).earliest(cost)
+            return due if gate is None else gate.slower(held, cost, due), True
         opens = gate.opens(now, cost) if gate is not None else self.earliest(key, now, cost, None)
         return (now + _UNTOLD, False) if opens is None else (opens, True)
 

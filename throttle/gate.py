@@ -129,7 +129,7 @@ class Gate:
 
     def vague(self) -> bool:
         """Whether more than time decides when those in line are granted, or when what they take comes back."""
-        if self.due is None or self.slotted or self.way_back is not None:
+        if self.due is None or self.slotted or self.way_back is not None or self.learner is not None:
             return True
         return self.core.holds and any(place.holding for place in self.line)  # a window starts when its work ends
 

@@ -224,6 +224,9 @@ class RuleCore(Core):
         state = table.get(key, now)
         rule: Any = table.rule
         self._version += 1
+        gate = None if held else self.gates.get(key)
+        if gate is not None and gate.learner is not None:  # of the others it is told by their gate
+            gate.learner.sent(now, cost, lands=False)
         held = held and rule.holds
         state = rule.hold(state, now, cost) if held else rule.book(state, now, cost)
         table.put(key, state, now)
