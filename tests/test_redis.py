@@ -133,6 +133,23 @@ def test_a_pause_is_everybodys(server: Server) -> None:
     run(main)
 
 
+def test_the_script_goes_with_the_first_question_only(server: Server) -> None:
+    """It costs no round trip of its own."""
+
+    async def main() -> None:
+        with server.client() as client:
+            client.script_flush()
+            client.config_resetstat()
+            async with RedisCounter(server.url) as counter:
+                limiter = TokenBucket("1/h", burst=10, counter=counter, name="n")
+                for _ in range(3):
+                    assert await limiter.try_acquire()
+            calls = {name: told["calls"] for name, told in client.info("commandstats").items()}
+        assert (calls["cmdstat_eval"], calls["cmdstat_evalsha"]) == (1, 2)
+
+    run(main)
+
+
 def test_script_flush_is_not_noticed(server: Server) -> None:
     async def main() -> None:
         async with RedisCounter(server.url) as counter:

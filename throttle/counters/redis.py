@@ -83,6 +83,7 @@ class RedisCounter:
         self._clients: dict[Any, Any] = {}
         self._inherited: list[dict[Any, Any]] = []
         self._process = os.getpid()
+        self._told: set[str] = set()  # the scripts that a server has had from us
         self._floors: dict[str, str] = {}
         self._reached = self._away = self._probing = False
         self._quiet_until = 0.0  # the server is away and need not be asked again before
@@ -215,10 +216,14 @@ class RedisCounter:
     async def _ask(self, script: str, digest: str, number: int, values: list[Any]) -> Any:
         from redis.exceptions import NoScriptError
 
-        try:
-            return await self._command("EVALSHA", digest, number, *values)
-        except NoScriptError:  # it has not been carried out
-            return await self._command("EVAL", script, number, *values)
+        if digest in self._told:
+            try:
+                return await self._command("EVALSHA", digest, number, *values)
+            except NoScriptError:  # it has not been carried out
+                pass
+        answer = await self._command("EVAL", script, number, *values)  # at once: to ask first costs a round trip
+        self._told.add(digest)
+        return answer
 
     async def _command(self, *words: Any) -> Any:
         """What the server answers to a command."""
