@@ -256,6 +256,14 @@ def test_numbers_from_a_cache_are_of_another_time() -> None:
         ({"RateLimit-Name": " ", "RateLimit-Limit": "5"}, [Quota(limit=5)]),
         ({"X-RateLimit-Limit-Search": "5"}, [Quota("search", 5)]),
         ({"X-RateLimit-Search-Limit": "5"}, [Quota("search", 5)]),
+        (  # Trello
+            {"x-rate-limit-api-key-interval-ms": "10000", "x-rate-limit-api-key-max": "9", "x-ratelimit-max": "5"},
+            [Quota("api-key", 9, window=10), Quota(limit=5)],
+        ),
+        (  # X
+            {"x-user-limit-24hour-remaining": "0", "x-app-limit-24hour-limit": "9"},
+            [Quota("user-24hour", None, 0, window=86400), Quota("24hour", 9, window=86400)],
+        ),
         ({"X-RateLimit-Limit-Hour": "5"}, [Quota("hour", 5, window=3600)]),
         ({"X-RateLimit-Limit-5m": "5"}, [Quota("5m", 5, window=300)]),
         ({"X-RateLimit-Limit-Month": "5"}, [Quota("month", 5)]),
@@ -346,6 +354,7 @@ def test_ratelimit_fields(limit: str | None, policy: str | None, quotas: list[Qu
 def test_reset_units_of_a_known_host() -> None:
     fields = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1500"}
     assert hear(429, fields, host="app.skuvault.com").wait == 1.5
+    assert hear(429, fields, host="api.kucoin.com").wait == 1.5
     assert hear(429, fields, host="example.com").wait == 1500.0
 
 
@@ -589,12 +598,17 @@ NAMES = [
     "X-RateLimit-Reset-Tokens", "X-RateLimit-Reset-After", "X-Rate-Limit-Interval", "X-RateLimit-Used", "Date", "Age",
     "Sforce-Limit-Info", "Auth0-Client-Quota-Limit", "acme-ratelimit-search", "x-hubspot-ratelimit-daily",
     "x-mbx-used-weight-1m", "x-amzn-errortype", "ratelimit-name", "x-ratelimit-scope", "x-should-retry", "Server",
+        ("2023-11-14 22:13:50Z", 30.0),
+        ("2023-11-14 22:13:50 UTC", 30.0),
+        ("2023-11-14 17:13:50 -0500", 30.0),
 ]  # fmt: skip
 TEXTS = [
     "0", "1", "-1", "5", "0.5", "100, 100;w=10", '"a";r=0;t=5', '"a";q=5;w=60', "limit=5, remaining=0, reset=9", "6m0s",
     "1700000030", "1700000030250", "2023-11-14T22:13:50Z", DATE, "b=x;q=5;r=0;t=9,", "18/5000", "nan", "9" * 400, "",
     "ThrottlingException", "false",
 ]  # fmt: skip
+        ("2023-11-14 22:13:50", None),
+        ("2023-11-14 22:13:50 CET", None),
 names = st.one_of(st.sampled_from(NAMES), st.text(max_size=10), st.sampled_from(NAMES).map(str.encode))
 values: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(TEXTS),

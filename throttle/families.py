@@ -23,6 +23,7 @@ __all__ = ["read_limits"]
 _FIELD = re.compile(r"(?:([a-z0-9-]+?)-)?rate-?limit(?:-(.+))?")
 _PARTS = {
     "limit": "limit",
+    "max": "limit",
     "remaining": "remaining",
     "used": "used",
     "observed": "used",
@@ -37,9 +38,10 @@ _PARTS = {
     "interval": "window",
     "interval-seconds": "window",
     "interval-milliseconds": "window-ms",
+    "interval-ms": "window-ms",
 }
 _BEFORE = re.compile(f"({'|'.join(sorted(_PARTS, reverse=True))})(?:-(.+))?")
-_AFTER = re.compile("(.+)-(limit|remaining|used|reset)")
+_AFTER = re.compile("(.+)-(limit|max|remaining|used|reset|interval-ms)")
 _COUNTED = re.compile("x-mbx-(.+)")  # binance-spot-api-docs: X-MBX-USED-WEIGHT-1M tells the window in its name only
 
 _WINDOW = re.compile("(?:.*-)?([0-9]*)(s|sec|second|secondly|m|min|minute|h|hour|hourly|d|day|daily)")
@@ -69,7 +71,7 @@ def _triple(field: str) -> tuple[str, str, str] | None:
     if part := _BEFORE.fullmatch(rest):
         return family, part[2] or "", _PARTS[part[1]]
     if part := _AFTER.fullmatch(rest):
-        return family, part[1], part[2]
+        return family, part[1], _PARTS[part[2]]
     return family, rest, "pairs"
 
 

@@ -20,10 +20,13 @@ FIELDS: dict[str, tuple[str, str, str]] = {  # field -> the family it belongs to
     "x-hubspot-ratelimit-interval-milliseconds": ("x-hubspot", "interval", "window-ms"),
     "x-hubspot-ratelimit-daily": ("x-hubspot", "daily", "limit"),
     "x-hubspot-ratelimit-secondly": ("x-hubspot", "secondly", "limit"),
-    # developer.x.com, rate limits: the app's day beside the window of the endpoint
+    # developer.x.com, rate limits: the app's and the user's day beside the window of the endpoint
     "x-app-limit-24hour-limit": ("x-app", "24hour", "limit"),
     "x-app-limit-24hour-remaining": ("x-app", "24hour", "remaining"),
     "x-app-limit-24hour-reset": ("x-app", "24hour", "reset"),
+    "x-user-limit-24hour-limit": ("x-user", "user-24hour", "limit"),
+    "x-user-limit-24hour-remaining": ("x-user", "user-24hour", "remaining"),
+    "x-user-limit-24hour-reset": ("x-user", "user-24hour", "reset"),
     # shopify.dev, REST admin API rate limits: used/size of a leaky bucket
     "x-shopify-shop-api-call-limit": ("x-shopify", "", "share"),
     # developer.salesforce.com, Sforce-Limit-Info: api-usage=18/5000; api-bursts=1/750
@@ -66,6 +69,7 @@ HOSTS = {
     "airtable.com": Host(floor=30.0),  # airtable.com/developers, rate limits: 30 seconds
     "sec.gov": Host(floor=600.0),  # sec.gov, fair access: limited until below the rate for ten minutes
     "crossref.org": Host(floor=1.0),  # CrossRef/rest-api-doc: limits are per interval, the shortest one second
+    "kucoin.com": Host(reset_unit=0.001),  # kucoin.com/docs, rate limits: gw-ratelimit-reset in milliseconds
     "skuvault.com": Host(reset_unit=0.001),  # dev.skuvault.com: X-RateLimit-Reset in milliseconds
 }
 
