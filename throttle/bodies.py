@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, cast
 
 from .ietf import Told
-from .resets import Moment, duration, reset_in
+from .resets import Moment, reset_in, resets
 from .retry_after import LONGEST, plain_number
 
 __all__ = ["Said", "code_says_so", "may_refuse", "read_body"]
@@ -26,6 +26,7 @@ class Said:
     refused: bool = False
     retryable: bool = True
     wait: float | None = None
+    spoken: float | None = None  # the same in words for people, where nothing better tells it
     told: Told | None = None
     violated: frozenset[str] = frozenset()
 
@@ -38,19 +39,33 @@ _LARGEST = 65_536
 _CODE = re.compile(
     r"rate.?limit|throttl|too.?many.?requests|request.?limit.?exceeded|throughput.?exceeded|bandwidth.?limit.?exceeded"
     r"|(?:^|#)LimitExceededException|TransactionInProgressException|PriorRequestNotComplete|slow.?down|resource.?exhausted"
-    r"|activity.?limit.?reached|^maxlag$|service.?overload|overloaded|quota-exceeded|reduced-capacity|abnormal-usage",
+    r"|activity.?limit.?reached|^maxlag$|service.?overload|overloaded|quota-exceeded|reduced-capacity|abnormal-usage"
+    r"|complexity.?budget.?exhausted",
     re.IGNORECASE,
 )
 # Messages for people: the limit must be said to be over, or "you may not change rate limits" would be a refusal.
 _MESSAGE = re.compile(
-    r"rate.?limit[^.]{0,40}(?:exceeded|reached|hit)|(?:exceeded|reached|hit|over)[^.]{0,60}rate.?limit|rate.?limited"
-    r"|too many requests|\bthrottled|rate threshold exceeded|reduce your request rate|request weight used",
+    r"(?:rate|request).?limit[^.]{0,40}(?:exceeded|reached|hit)|(?:exceeded|reached|hit|over)[^.]{0,60}rate.?limit"
+    r"|rate.?limited|too many requests|\bthrottled|rate threshold exceeded|reduce your request rate"
+    r"|request weight used|abuse detection mechanism",
     re.IGNORECASE,
 )
-# Waiting does not help: OpenAI's code for an account without money; a Shopify query above the size of the bucket.
-_HOPELESS = re.compile("insufficient_quota|billing_hard_limit_reached|MAX_COST_EXCEEDED")
+# Waiting does not help: OpenAI's code for an account without money; a Shopify query above the size of the bucket; X's
+# monthly cap.
+_HOPELESS = re.compile("insufficient_quota|billing_hard_limit_reached|MAX_COST_EXCEEDED|UsageCapExceeded")
 # Kraken: "EService: Throttled: <Unix time>"; Binance: "IP banned until <Unix time in ms>"
 _UNTIL = re.compile(r"(?:throttled:|banned until) ([0-9]{9,19})", re.IGNORECASE)
+# Names of a wait: retry_after (Discord, Telegram), retryDelay (google.rpc.RetryInfo), retryAfterSeconds (AWS Lambda)
+_WAIT = re.compile("retry[_-]?(?:after|in|delay)[_-]?(?:s|secs?|seconds?|(ms|millis|milliseconds?))?", re.IGNORECASE)
+# "Please try again in 1m12.5s" (OpenAI), "Please retry after 26 seconds." (Azure), "Expected available in 38 seconds."
+_AGAIN = re.compile(r"\b(?:again|retry|available|wait)(?:[ -](?:in|after|for))?:? (?=[0-9])", re.IGNORECASE)
+_STEP = re.compile(
+    r"(?:,? ?(?:and )?)([0-9]{1,9}(?:\.[0-9]{1,9})?) ?"
+    r"(ms|milli|[smhd])(?:s(?:econds?)?|ec(?:ond)?s?|in(?:ute)?s?|(?:ou)?rs?|ays?)?(?![a-z])",
+    re.IGNORECASE,
+)
+_UNITS = {"ms": 1e-3, "milli": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?(?! ?[\w:/-]|\.[0-9])")  # not "retry 3 times", no date, no address
 
 _MARKUP = re.compile("<(?:Code|Message|title)>([^<]{1,300})<")  # S3's XML, and the title of a page
 
@@ -85,7 +100,9 @@ def read_body(body: object, status: int, moment: Moment) -> Said | None:
     text = (body if isinstance(body, str) else body.decode("utf-8", "replace")).lstrip("\ufeff")
     if text.lstrip()[:1] not in ("{", "["):
         words = _MARKUP.findall(text[:4096]) or [text]
-        return Said(refused=any(map(code_says_so, words)), wait=_until(words, moment)) if status >= 400 else None
+        if status < 400:
+            return None
+        return Said(refused=any(map(code_says_so, words)), wait=_until(words, moment), spoken=_spoken(words))
     if status < 400 and not ("rror" in text or "throttleStatus" in text):
         return None  # data: not worth reading
     import json  # only here: most programs never need it, and importing throttle must stay cheap
@@ -104,7 +121,8 @@ def _read(data: Any, status: int, moment: Moment) -> Said:
     said = Said(
         refused=any(map(code_says_so, words)),
         retryable=not any(_HOPELESS.search(word) for word in words),
-        wait=_delay(top, words, moment),
+        wait=max(_waits(data, moment), default=None) or _until(words, moment),
+        spoken=_spoken(words),
         violated=frozenset(name for name in _list(top.get("violated-policies")) if isinstance(name, str)),
     )
     _shopify(top, said)
@@ -133,14 +151,33 @@ def _words(data: Any, depth: int = 0) -> Iterator[str]:
                 yield from _words(told[place], depth + 1)
 
 
-def _delay(top: dict[str, Any], words: list[str], moment: Moment) -> float | None:
-    """The wait by its name: `retry_after` in seconds (Discord), `retryDelay` (google.rpc.RetryInfo); or until when."""
-    wait = _number(top.get("retry_after"))
-    for detail in _list(_dict(top.get("error")).get("details")):
-        delay = _dict(detail).get("retryDelay")
-        if wait is None and isinstance(delay, str):
-            wait = duration(delay[:50])
-    return _until(words, moment) if wait is None else wait
+def _waits(data: Any, moment: Moment, depth: int = 0) -> Iterator[float]:
+    """The waits that are told by name at the places where errors are told."""
+    for one in _list(data) if depth <= 5 else ():
+        yield from _waits(one, moment, depth + 1)
+    told = _dict(data) if depth <= 5 else {}
+    for name, value in islice(told.items(), 50):
+        if match := _WAIT.fullmatch(name):
+            wait = _number(value)
+            if wait is None and isinstance(value, str):
+                wait = resets([value[:50]], moment)
+            if wait is not None:
+                yield wait / 1000 if match[1] else wait
+    for place in (*_PLACES, "parameters"):
+        if place in told:
+            yield from _waits(told[place], moment, depth + 1)
+
+
+def _spoken(words: list[str]) -> float | None:
+    """The wait that a sentence names."""
+    for word in words:
+        if phrase := _AGAIN.search(word := word[:300]):
+            at, total = phrase.end(), 0.0
+            while step := _STEP.match(word, at):
+                total, at = total + float(step[1]) * _UNITS[step[2].lower()], step.end()
+            plain = None if total else _SECONDS.match(word, at)
+            return min(total, LONGEST) or (float(plain[0]) if plain else None)
+    return None
 
 
 def _until(words: list[str], moment: Moment) -> float | None:

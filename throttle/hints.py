@@ -75,8 +75,8 @@ def read_hints(
     spent limit; 413 with Retry-After; and what an error code or message of the server calls so.
 
     The wait of a refusal is Retry-After, else what the body names, else the longest reset among spent limits, else what
-    the vendor documents. Of any other answer it is the longest reset among spent limits, and Retry-After of an error
-    5xx; on a success or a redirect Retry-After speaks of something else.
+    the body says in words, else what the vendor documents. Of any other answer it is the longest reset among spent
+    limits, and Retry-After of an error 5xx; on a success or a redirect Retry-After speaks of something else.
 
     >>> read_hints(429, {"Retry-After": "2.5"})
     Hints(refused=True, retry_after=2.5, wait=2.5, quotas=(), scope=None, retryable=True)
@@ -289,14 +289,15 @@ def _time_of(spent: Told, retry_after: float | None) -> float:
 def _wait_if_refused(
     _status: int, retry_after: float | None, told: list[Told], said: Said, vendor: Host
 ) -> float | None:
-    """Retry-After, else what the body names, else the longest reset of what is spent, else what is documented."""
+    """Retry-After, else what the body names, else the longest reset of what is spent, else what the body's words or the
+    documentation say."""
     if retry_after is not None:
         return retry_after
     if said.wait:
         return said.wait
     spent = [one for one in told if (one.remaining is not None and one.remaining < 1) or one.name in said.violated]
     times = [_time_of(one, None) for one in spent] or [one.reset or 0.0 for one in told if one.remaining is None]
-    return max(times, default=0.0) or vendor.floor  # a reset that has passed names no time
+    return max(times, default=0.0) or said.spoken or vendor.floor  # a reset that has passed names no time
 
 
 def _wait_otherwise(
