@@ -67,6 +67,9 @@ KEYED = {"Idempotency-Key": "k"}
         ("GET", {}, 504, True),
         ("POST", {}, 504, False),
         ("POST", {}, (503, RETRY_AFTER), True),
+        ("GET", {}, (502, {"x-should-retry": "false"}), False),
+        ("PUT", KEYED, (503, {"stripe-should-retry": "false"}), False),
+        ("GET", {}, (504, {"x-should-retry": "true"}), True),
         # no outage
         ("GET", {}, 500, False),
         ("GET", {}, (500, RETRY_AFTER), False),

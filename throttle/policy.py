@@ -91,9 +91,9 @@ class HTTPRules:
         `keyed`: it has an Idempotency-Key. `sent`: it left, or may have left, this machine.
         """
         if status is not None and hints is not None:
-            if hints.refused:
-                return hints.retryable
-            if status == 503 and hints.retry_after is not None:
+            if not hints.retryable:
+                return False
+            if hints.refused or (status == 503 and hints.retry_after is not None):
                 return True
         failed = status is None or status in self.statuses
         return failed and (not sent or keyed or method.upper() in self.methods)
