@@ -25,6 +25,7 @@ from throttle import (
     RetryAfterTooLong,
     RetryBudget,
     SlidingWindow,
+    Throttle,
     ThrottleTransport,
     TokenBucket,
     WaitTooLong,
@@ -478,6 +479,19 @@ async def test_nothing_is_left_open_when_judging_fails() -> None:
     async with HTTP.client(server(HTTP, (200, {}, body)), retry=Retry(on_result=odd)) as client:
         with pytest.raises(LookupError):
             await client.get(URL)
+    assert body.closed
+
+
+@virtual
+async def test_nothing_is_left_open_when_listening_fails_inside_a_call() -> None:
+    def odd(_: Any) -> None:
+        raise LookupError("odd")
+
+    body = Body(b"x")
+    api = Throttle(False, retry=Retry(on=OSError, hints=odd))
+    async with HTTP.AsyncClient(transport=api.transport(server(HTTP, (200, {}, body)))) as client:
+        with pytest.raises(LookupError):
+            await api.call(client.get, URL)
     assert body.closed
 
 

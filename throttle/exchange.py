@@ -58,7 +58,11 @@ async def pass_through(service: Service, permit: Permit, inner: Any, request: An
     """Send a request inside a call of the same service, which has paid and retries: observe only."""
     permit.sent_again()
     response = await inner.handle_async_request(request)
-    hints = _hear(service, permit, response, _said(service, request, response))
+    try:
+        hints = _hear(service, permit, response, _said(service, request, response))
+    except BaseException:  # of the policy's `hints=`
+        await _close(response)
+        raise
     if hints is not None:
         service.heard(permit, response, hints)
         if hints.refused or hints.wait:
