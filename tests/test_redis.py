@@ -524,6 +524,7 @@ def test_what_is_wrong_at_construction() -> None:
     with pytest.raises(TypeError, match="takes a URL or a client"):
         RedisCounter(5)
     assert "secret" not in repr(RedisCounter("redis://:secret@localhost"))
+    assert "secret" not in repr(RedisCounter("redis://localhost/?password=secret"))
 
 
 def test_what_is_remembered_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

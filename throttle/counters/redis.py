@@ -91,7 +91,7 @@ class RedisCounter:
         self._owed: dict[tuple[str, str], Exact] = {}  # ... and what that came to
 
     def __repr__(self) -> str:
-        return f"RedisCounter({self._url.rpartition('@')[2] if self._url else self._client!r})"
+        return f"RedisCounter({self._url.rpartition('@')[2].partition('?')[0] if self._url else self._client!r})"
 
     # ── verbs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
