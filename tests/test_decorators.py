@@ -256,6 +256,8 @@ async def generator() -> AsyncIterator[int]:
     [
         (plain, "is none: write `async def`"),
         (functools.partial(plain), "is none: write `async def`"),
+        (classmethod(plain), "put @staticmethod and @classmethod outermost"),
+        (staticmethod(plain), "put @staticmethod and @classmethod outermost"),
         (lambda: None, "is none: write `async def`"),
         (generator, "is an async generator: throttle each step inside it"),
         (functools.partial(generator), "is an async generator"),

@@ -78,5 +78,7 @@ def check_async(fn: Any, who: str) -> None:
     if inspect.iscoroutine(fn):
         fn.close()  # or Python complains, too, that it was never awaited
         raise TypeError(f"{who} takes the async function and its arguments, not what calling it gave: {fn!r}")
+    if isinstance(fn, (staticmethod, classmethod)):
+        raise TypeError(f"{who} is for async functions, not {fn!r}: put @staticmethod and @classmethod outermost")
     if not is_async(fn):
         raise TypeError(f"{who} is for async functions, and {fn!r} is none: write `async def`")
