@@ -360,6 +360,22 @@ def test_an_outage_ends_with_its_response_too(http: Http) -> None:
 
 
 @virtual
+async def test_a_slow_answer_does_not_renew_the_budget() -> None:
+    retry = Retry.for_http(attempts=2, budget=RetryBudget(0, 0.1), backoff=Constant(0))
+    options = {"limiter": False, "retry": retry}
+    slow, down = server(HTTP, 200, lag=2.0), server(HTTP, 502)
+    async with HTTP.client(slow, **options) as patient, HTTP.client(down, **options) as client:
+        answer = asyncio.create_task(patient.get(URL))
+        await asyncio.sleep(1.5)
+        await client.get(URL)
+        await client.get(URL)
+        assert down.met == 3  # one retry in ten seconds
+        assert (await answer).status_code == 200
+        await client.get(URL)
+    assert down.met == 4
+
+
+@virtual
 async def test_the_timeout_interrupts_an_attempt_and_returns_what_came_before() -> None:
     async def late(request: Any) -> Any:
         if api_times:

@@ -24,7 +24,7 @@ from .limiter import BaseLimiter, Bound, RuleLimiter, limiter_of
 from .listening import attribute, listen
 from .permits import Permit, check_options, started, wait_turn
 from .policy import HTTPRules, is_async
-from .rates import TICKS, Rate, check_number
+from .rates import Rate, check_number
 from .retrying import Retry
 from .tally import KeyStatistics, Tally
 from .waiting import Grant, new_ticket
@@ -161,10 +161,8 @@ class Service:
         """The first attempt was the last: that of `grab`, with an answer that needs no retry."""
         permit.end(answered=True)
         retry = self.retry
-        if retry is not None and retry.budget is not None:  # the clock was read when it was granted
-            grant: Any = permit._place_or_grant
-            taken = grant[2] if grant.__class__ is tuple else grant.taken
-            retry.deposit(permit.key, taken / TICKS if self._core.given is None else current_clock().now())
+        if retry is not None and retry.budget is not None:
+            retry.deposit(permit.key, current_clock().now())
 
     async def run(self, work: Callable[[], Awaitable[T]], *, key: str = "") -> T:
         """One call: attempts under the retry policy, if there is one."""
