@@ -162,6 +162,24 @@ def test_costs_and_waits_that_cannot_be_are_refused_at_once(play: Any, spent: An
     play(test)
 
 
+def test_who_does_not_wait_at_all_takes_what_is_there(play: Any, spent: Any) -> None:
+    async def test(one: Any, two: Any) -> None:
+        here, there = spent(counter=one, name="n"), spent(counter=two, name="n")
+        await here.acquire(3, max_wait=0)
+        async with there.permit(max_wait=0):
+            pass
+        await there.acquire(max_wait=0)
+        for limiter in (here, there):
+            with pytest.raises(WaitTooLong) as caught:
+                await limiter.acquire(max_wait=0)
+            assert caught.value.retry_after > 10
+        await here.acquire(0, max_wait=0)
+        await here.refund()
+        await here.acquire(max_wait=0)
+
+    play(test)
+
+
 def test_what_is_given_back_can_be_taken_again(play: Any, spent: Any) -> None:
     async def test(one: Any, two: Any) -> None:
         here, there = spent(counter=one, name="n"), spent(counter=two, name="n")

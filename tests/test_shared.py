@@ -31,7 +31,9 @@ from throttle.counters import Ask, MemoryCounter
 from throttle.counters.base import Booking, Outage
 from throttle.counters.shares import share_of
 from throttle.counters.wire import legs_of
+from throttle.gate import Slots
 from throttle.hints import Hints
+from throttle.permits import Booking as Block
 from throttle.rates import TICKS, Rate
 from throttle.testing import VirtualClock, run_virtual
 
@@ -510,6 +512,46 @@ async def test_a_cancelled_try_takes_nothing(make: Any) -> None:
     assert all(isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*tries, return_exceptions=True))
     assert (await limiter.try_acquire(4)).allowed
     assert not await limiter.try_acquire(1)
+
+
+@virtual
+async def test_who_does_not_wait_at_all_takes_nothing_but_a_permit() -> None:
+    limiter = TokenBucket("1/h", burst=10, counter=Store(0.01), name="n")
+    cancelled = asyncio.create_task(limiter.acquire(max_wait=0))
+    await asyncio.sleep(0.005)
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+    assert not limiter._core.gates
+    paused = asyncio.create_task(limiter.acquire(max_wait=0))
+    await asyncio.sleep(0.005)
+    limiter.pause(1)
+    with pytest.raises(WaitTooLong) as told:
+        await paused
+    assert told.value.retry_after == pytest.approx(1, abs=0.01)
+    await asyncio.sleep(1)
+    slots = Slots(1)
+    bookings = [Block(limiter._core, 1, "", max_wait=0, slots=(slots,)) for _ in range(2)]
+    _, other = await asyncio.gather(*(booking.__aenter__() for booking in bookings), return_exceptions=True)
+    assert isinstance(other, WaitTooLong)
+    assert other.retry_after == pytest.approx(0.05)
+    assert slots.used == 1
+    with pytest.raises(WaitTooLong):
+        await Block(limiter._core, 1, "", max_wait=0, slots=(slots,)).__aenter__()
+    await bookings[0].__aexit__(None, None, None)
+    assert slots.used == 0
+    assert (await limiter.peek()).remaining == pytest.approx(9, abs=0.01)
+    assert not limiter._core.gates
+
+
+@virtual
+async def test_who_does_not_wait_at_all_waits_for_no_counter() -> None:
+    store = Store(0.01)
+    limiter = TokenBucket("1/h", burst=10, counter=store, name="n")
+    for store.trouble, told in ((Outage("gone"), WaitTooLong), (Outage("gone", waits=False), CounterUnavailable)):
+        with pytest.raises(told) as caught:
+            await limiter.acquire(max_wait=0)
+        assert told is CounterUnavailable or 0 < caught.value.retry_after <= 1
+        assert not limiter._core.gates
 
 
 @virtual

@@ -304,9 +304,8 @@ class SharedCore(Core):
         try:
             await shielded(self._decide_there(key, cost, told, take=take))
         except BaseException:
-            if take and told and told[0].allowed:  # cancelled meanwhile: nobody has it
-                with self:
-                    self.give_back(key, self.amounts(cost))
+            if take and told and told[0].allowed:  # cancelled, perhaps by the garbage collector: nobody has it
+                self.guard.later(lambda: self.give_back(key, self.amounts(cost)))
             raise
         return told[0]
 

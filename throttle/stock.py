@@ -145,6 +145,30 @@ class SharedGate(Gate):
         self.room: list[Exact] = []  # and how much may come then, of each limit
         self.failures: int = 0  # of the counter, in a row
 
+    def admit(self, place: Place, now: int, loop: Any) -> bool:
+        core, until = self.core, place.deadline
+        hurried = until is not None and until - now <= 2 * core.trip and not self.line and not core.free(place.cost)
+        if hurried and all(slots.used < slots.limit for slots in place.slots):
+            self.flights += 1  # so that this gate stays the one of its key
+            place.home = Alone(self)
+            return False
+        return super().admit(place, now, loop)
+
+    def answered_alone(self, place: Place, now: int, refused: float | None) -> None:
+        """The counter has granted `place`, which is in no line, or it is `refused` for so many seconds."""
+        self.flights -= 1
+        if refused is None:
+            self.stock.put_back(now, self.core.amounts(place.cost))
+            self.forecast.drop()
+            due = self.ready(place, now)
+            if due is not None and due <= now:
+                self._grant(place, now)
+            else:
+                refused = self.core.wait(now, now + GRACE if due is None else due)
+        if refused is not None:
+            place.outcome = WaitTooLong(refused, self.key)
+        self.core.tidy(self, now)
+
     def ready(self, place: Place, now: int) -> int | None:
         held = self.held_until()
         if held > now:
@@ -270,6 +294,10 @@ class SharedGate(Gate):
             home.soon(home.ring)
 
     def leave(self, place: Place, now: int, loop: Any) -> None:
+        if isinstance(place.home, Alone):
+            self.flights -= 1
+            self.core.tidy(self, now)
+            return
         self._uncall(place)
         super().leave(place, now, loop)
 
@@ -297,6 +325,31 @@ class SharedGate(Gate):
                 self.booker, self.talks = None, False
                 self.step(now, running())
                 self.core.tidy(self, now)
+
+
+class Alone:
+    """Where one waits whose `max_wait` is over before any answer can be there: it asks for itself, and takes what is
+    free at once."""
+
+    __slots__ = ("gate",)
+
+    def __init__(self, gate: SharedGate) -> None:
+        self.gate = gate
+
+    async def wait(self, place: Place) -> None:
+        """Returns when `place` has its outcome."""
+        gate, core = self.gate, self.gate.core
+        try:
+            decision = await core.decide_there(gate.key, place.cost, take=True)
+            refused = None if decision.allowed else decision.retry_after
+        except Outage as error:
+            if not error.waits:
+                raise
+            with core as now:
+                gate.hold_off(error, now, core.random())
+                refused = core.wait(now, gate.again_at)
+        with core as now:
+            gate.answered_alone(place, now, refused)
 
 
 class SharedLoopHome(LoopHome):
