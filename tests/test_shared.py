@@ -203,6 +203,22 @@ async def test_settle_is_told_when_a_call_fails(make: Any) -> None:
 
 
 @virtual
+async def test_what_was_taken_in_a_window_that_is_over_gives_nothing_back(make: Any) -> None:
+    """As in memory: else what later calls have used would be free again."""
+    left: list[float] = []
+    for counter in (MemoryCounter(), Store()):
+        limiter = make(counter=counter, name="n")
+        async with limiter.permit(3) as long, limiter.permit(0) as longer:
+            await asyncio.sleep(2.5)
+            async with limiter.permit(2) as short:
+                long.settle(0)
+                longer.settle(1)
+                short.settle(0)
+        left.append((await limiter.peek()).remaining)
+    assert left[0] == left[1] == (4 if isinstance(limiter, (TokenBucket, TwoRateBucket, AllOf)) else 3)
+
+
+@virtual
 async def test_settle_is_told_at_the_end_of_the_block(make: Any) -> None:
     store = Store()
     limiter = make(counter=store, name="n")

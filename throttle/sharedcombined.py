@@ -38,6 +38,9 @@ class SharedCombinedCore(SharedCore, CombinedCore):
         parts = zip(self._parts(), cost, strict=True)
         return tuple(amount for part, one in parts for amount in part.amounts(one))
 
+    def kept(self, now: int, taken: int) -> list[bool]:
+        return [one for part in self._parts() for one in part.kept(now, taken)]
+
     def asks(self, key: str, now: int, costs: Sequence[Any], **terms: Any) -> list[Ask]:
         asks: list[Ask] = []
         for index, (member, part) in enumerate(zip(self.members, self._parts(), strict=True)):

@@ -118,6 +118,11 @@ class SharedCore(Core):
         """What a cost takes of each limit."""
         raise NotImplementedError
 
+    def kept(self, now: int, taken: int) -> list[bool]:
+        """Of each limit, whether what was taken then may be given back: a window that is over is none of the store's
+        any more, and what is given counts for those who came later."""
+        raise NotImplementedError
+
     def asks(self, key: str, now: int, costs: Sequence[Any], **terms: Any) -> list[Ask]:
         """What to ask of the counter, what is to be told to it included."""
         raise NotImplementedError
@@ -188,8 +193,9 @@ class SharedCore(Core):
         self.shared_gate(key, now).stock.put_back(now, self.amounts(cost))
 
     def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> None:
-        pairs = zip(self.amounts(before), self.amounts(after), strict=True)
-        self.give_back(key, tuple(was - is_ for was, is_ in pairs))
+        kept = self.kept(now, now if taken is None else taken)
+        parts = zip(self.amounts(before), self.amounts(after), kept, strict=True)
+        self.give_back(key, tuple(was - is_ if counts or was < is_ else 0 for was, is_, counts in parts))
 
     def decide(self, key: str, cost: Any, *, take: bool) -> Decision:
         raise TypeError(f"try_acquire_nowait needs counts in memory, not {self.counter!r}: await try_acquire")
@@ -376,6 +382,13 @@ class SharedRuleCore(SharedCore, RuleCore):
 
     def amounts(self, cost: Any) -> tuple[Exact, ...]:
         return (cost,)
+
+    def kept(self, now: int, taken: int) -> list[bool]:
+        rule: Any = self.table.rule
+        if not rule.whole:
+            return [True]
+        new = rule.initial(now)
+        return [taken > new.since if rule.kind == "sliding_window" else taken >= new[0]]
 
     def give_back(self, key: str, amounts: tuple[Exact, ...]) -> None:
         give = self.gives.get(key, 0) + amounts[0]
