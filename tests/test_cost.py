@@ -46,7 +46,7 @@ LIMITS: dict[str, Cost] = {
     "acquire_sliding_window": Cost(1, 1, 1.5),  # the entry of its log
     "acquire_all_of_two": Cost(70, 1, 2.5),
     "acquire_keyed": Cost(1, 1, 1),  # half of them for the first time
-    "block": Cost(4, 1),
+    "block": Cost(3, 1),
     "permit": Cost(28, 1, 1),
     "try_granted": Cost(1, 1),
     "try_refused": Cost(1, 1),
@@ -54,13 +54,13 @@ LIMITS: dict[str, Cost] = {
     "bundle_call": Cost(21, 1, 2),
     "retry_success": Cost(1, 0),
     "retry_success_sync": Cost(2, 0),
-    "retry_give_up": Cost(46, 0, 1),
-    "transport_limit": Cost(17, 1, 2),
+    "retry_give_up": Cost(43, 0, 1),
+    "transport_limit": Cost(20, 2, 2),  # the second reading is for the budget of retries
     "transport_learning": Cost(187, 5, 5),
     "transport_outage": Cost(111, 3, 6),  # three attempts
     "waiting_in_line": Cost(13, 1, 5.5),
-    "line_served": Cost(44, 0),
-    "cancelled_in_line": Cost(12, 0.1, 6),
+    "line_served": Cost(41, 0),
+    "cancelled_in_line": Cost(10, 0, 6),
 }
 
 
