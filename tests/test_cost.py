@@ -51,6 +51,7 @@ LIMITS: dict[str, Cost] = {
     "try_granted": Cost(1, 1),
     "try_refused": Cost(1, 1),
     "throttled_call": Cost(14, 1, 1),
+    "throttled_call_held": Cost(15, 2, 1.5),  # the window starts at its end; the entry of its log
     "bundle_call": Cost(21, 1, 2),
     "retry_success": Cost(1, 0),
     "retry_success_sync": Cost(2, 0),
@@ -186,6 +187,11 @@ POLICY = Retry(on=OSError, attempts=3, backoff=Constant(0))
 @operation
 async def throttled_call(meter: Meter) -> None:
     await each(meter, throttled(TokenBucket(1e9, burst=1e9))(nothing))
+
+
+@operation
+async def throttled_call_held(meter: Meter) -> None:
+    await each(meter, throttled("10000000/s")(nothing))
 
 
 @operation

@@ -12,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from throttle import AllOf, CostExceedsBurst, Decision, SlidingWindow, TokenBucket, WaitTooLong, clock, lanes, rulecore
+from throttle import (
+    AllOf,
+    CostExceedsBurst,
+    Decision,
+    Permit,
+    SlidingWindow,
+    TokenBucket,
+    WaitTooLong,
+    clock,
+    lanes,
+    rulecore,
+)
 from throttle.rates import TICKS
 from throttle.service import Unlimited
 
@@ -20,6 +31,7 @@ MAKE: dict[str, Callable[[], Any]] = {
     "token bucket": lambda: TokenBucket("2/s", burst=3),
     "token bucket of thirds": lambda: TokenBucket("3/s", burst=2),
     "sliding window": lambda: SlidingWindow("3/s"),
+    "sliding window that holds": lambda: SlidingWindow("3/s", hold=True),
 }
 
 
@@ -56,7 +68,10 @@ def shut(limiter: Any) -> Any:
 steps = st.lists(
     st.tuples(
         st.sampled_from([0, 1, 10**6, TICKS // 3, TICKS // 2, TICKS, 5 * TICKS]),
-        st.sampled_from(["acquire", "try", "refund", "peek", "two", "half", "key", "grab", "grab key"]),
+        st.sampled_from(
+            "acquire, try, refund, peek, two, half, key, grab, grab key, grab two, grab two key, end, end last,"
+            " end and settle, settle and end, reset, faster, slower".replace(", ", ",").split(",")
+        ),
     ),
     max_size=40,
 )
@@ -66,19 +81,50 @@ steps = st.lists(
 @given(story=steps)
 def test_the_lane_decides_as_the_general_way(kind: str, story: list[tuple[int, str]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        time, both = Time(patch), (MAKE[kind](), shut(MAKE[kind]()))
+        time, both = Time(patch), ((MAKE[kind](), []), (shut(MAKE[kind]()), []))
         for gap, step in story:
             time.now += gap
-            one, other = (played(limiter, step) for limiter in both)
+            one, other = (played(limiter, step, out) for limiter, out in both)
             assert one == other
+            assert facts(both[0][0]) == facts(both[1][0])
 
 
-def played(limiter: Any, step: str) -> Any:
+def facts(limiter: Any) -> Any:
+    with limiter._core as now:
+        return [limiter._core.facts(key, now) for key in ("", "k")]
+
+
+def played(limiter: Any, step: str, out: list[Permit]) -> Any:
+    if step.startswith("grab"):
+        return grabbed(limiter, step, out)
+    if "end" in step:
+        return out and ended(out.pop(-1 if "last" in step else 0), step)
+    if step == "reset":
+        return run(limiter.reset(key="k"))
+    if step in {"faster", "slower"}:
+        return limiter.reconfigure("4/s" if step == "faster" else "2/s")
+    return asked(limiter, step)
+
+
+def grabbed(limiter: Any, step: str, out: list[Permit]) -> Any:
+    cost, key = 2 if "two" in step else 1, "k" if "key" in step else ""
+    grant = limiter._grab(key, cost)
+    if grant is not None:
+        out.append(Permit(limiter._core, key, None, grant, cost))
+    return grant and (grant[0], grant[2])
+
+
+def ended(permit: Permit, step: str) -> None:
+    if step == "settle and end":
+        permit.settle(0)
+    permit.end(answered=True)
+    if step == "end and settle":
+        permit.settle(0)
+
+
+def asked(limiter: Any, step: str) -> Any:
     if step == "try":
         return limiter.try_acquire_nowait()
-    if step.startswith("grab"):
-        grant = limiter._grab(step[5:], 1)
-        return grant and (grant[0], grant[2:])
     if step == "peek":
         return [run(limiter.peek()), run(limiter.peek(key="k"))]
     try:
@@ -154,10 +200,50 @@ def test_an_old_key_is_young_again_when_it_is_used(time: Time) -> None:
     assert not limiter.try_acquire_nowait(key="k0")
 
 
-def test_what_holds_and_what_has_a_clock_of_its_own_has_no_lane(time: Time) -> None:
-    for limiter in (SlidingWindow("2/s", hold=True), TokenBucket("2/s", clock=clock.RealClock())):
-        run(limiter.acquire())
-        assert not limiter._table.open
+def test_what_has_a_clock_of_its_own_has_no_lane(time: Time) -> None:
+    limiter = TokenBucket("2/s", clock=clock.RealClock())
+    run(limiter.acquire())
+    assert not limiter._table.open
+
+
+@pytest.mark.parametrize("key", ["", "k"])
+def test_holding_goes_through_the_lane(time: Time, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """All but the first time, and until the window is full."""
+    limiter = SlidingWindow("5/s", hold=True)
+    general: list[str] = []
+    for name in ("grab", "end"):
+        way = getattr(limiter._core, name)
+        monkeypatch.setattr(limiter._core, name, lambda *args, name=name, way=way: general.append(name) or way(*args))
+    for _ in range(5):
+        grant = limiter._grab(key, 1)
+        time.now += 1
+        Permit(limiter._core, key, None, grant, 1).end(answered=True)
+    assert general == ["grab"] or not lanes_work()
+    assert limiter._grab(key, 1) is None
+    time.now += TICKS - 4  # the first has run out
+    Permit(limiter._core, key, None, limiter._grab(key, 1), 1).end(answered=True)
+    assert limiter._table.get(key, time.now).used == 5  # it was dropped
+    assert run(limiter.peek(key=key)).remaining == 0
+
+
+def test_what_has_run_out_does_not_stay_in_the_log(time: Time) -> None:
+    limiter = SlidingWindow("100000/s", hold=True)
+    for _ in range(1000):
+        time.now += TICKS // 100
+        Permit(limiter._core, "", None, limiter._grab("", 1), 1).end(answered=True)
+    assert len(limiter._table.plain.ticks) <= 100 + 256
+
+
+def test_what_was_held_before_a_reset_is_not_held_after_it(time: Time) -> None:
+    limiter = SlidingWindow("2/s", hold=True)
+    for key in ("", "k"):
+        permit = Permit(limiter._core, key, None, limiter._grab(key, 1), 1)
+        run(limiter.reset(key=key))
+        assert run(limiter.peek(key=key)).remaining == 2
+        assert limiter._grab(key, 1)
+        permit.end(answered=True)  # its window starts all the same
+        assert run(limiter.peek(key=key)).remaining == 0
+        assert limiter._table.get(key, time.now).held == 1
 
 
 def test_a_spent_key_goes_the_general_way(time: Time) -> None:
@@ -269,29 +355,49 @@ def test_a_decision_of_the_lane_knows_when(time: Time) -> None:
 
 
 BUCKET, WINDOW = lanes.BucketLane, lanes.WindowLane
-LANES = [BUCKET.acquire, BUCKET.try_acquire_nowait, BUCKET._grab, WINDOW.acquire]
+LANES = [
+    *(BUCKET.acquire, BUCKET.try_acquire_nowait, BUCKET._grab),
+    *(WINDOW.acquire, WINDOW._grab, lanes.HoldLane.finish),
+]
 
 
 @pytest.mark.parametrize("lane", LANES)
 def test_no_turn_of_threads_between_the_clock_and_the_store(lane: Any) -> None:
     """Threads take turns at calls and jumps back: after each reading of the clock, up to the end of the lane, is no
-    other than the storing one."""
+    other than the storing one, and after that none up to the return."""
     code = list(dis.get_instructions(lane))
     clocks = [index for index, step in enumerate(code) if step.argval == "monotonic_ns"]
     assert clocks
     for start in clocks:
-        calls = 0
+        calls, stored = 0, False
         for step in code[start + 1 :]:
+            if step.argval in {"super", "new_decision", "monotonic_ns", "_arrive"}:
+                break
             assert "JUMP_BACKWARD" not in step.opname
-            if step.argval in {"super", "new_decision", "monotonic_ns"} or step.opname.startswith("RETURN"):
-                break
             calls += step.opname.startswith("CALL")
-            if calls == 1 and step.opname == "LOAD_ATTR" and step.argval == "append":
-                break  # the call that stores is the last step
-            if calls == 1 and step.opname == "LOAD_METHOD":
-                assert step.argval == "append"
-                break
-            assert calls <= 1, f"{step.opname} at line {step.positions}"  # the clock's own
+            assert calls <= 1 + stored, f"{step.opname} at {step.positions}"  # the clock's own, and the storing one
+            if step.argval == "append":
+                stored = True
+            elif step.opname.startswith("RETURN"):
+                calls, stored = 1, False
+            assert calls < 2 or not step.opname.startswith(("STORE_ATTR", "STORE_SUBSCR"))
+
+
+def test_threads_hold_and_end_each_permit_once() -> None:
+    limiter = SlidingWindow("400/h", hold=True)
+    taken: list[int] = []
+
+    def work() -> None:
+        count = 0
+        while (grant := limiter._grab("", 1)) is not None:
+            Permit(limiter._core, "", None, grant, 1).end(answered=True)
+            count += 1
+        taken.append(count)
+
+    at_once(work)
+    assert sum(taken) == 400
+    log = limiter._table.plain
+    assert (log.used, log.held, len(log.ticks) + sum(log.weights.values()) - len(log.weights)) == (400, 0, 400)
 
 
 @pytest.mark.parametrize("make", [lambda: TokenBucket("1/h", burst=400), lambda: SlidingWindow("400/h")])
@@ -309,6 +415,12 @@ def test_threads_never_take_the_same_permit(make: Callable[[], Any]) -> None:
             count += 1
         taken.append(count)
 
+    at_once(work)
+    assert sum(taken) == 400
+
+
+def at_once(work: Callable[[], None]) -> None:
+    """In four threads that take turns as often as they can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -319,4 +431,3 @@ def test_threads_never_take_the_same_permit(make: Callable[[], Any]) -> None:
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    assert sum(taken) == 400

@@ -18,7 +18,7 @@ from .errors import ThrottleError
 from .gate import Gate, Slots
 from .guard import Guard
 from .rates import TICKS, Exact, Rate, check_number, seconds
-from .waiting import GRANTED, Claim, Grant, Place, new_ticket, rank_of, running
+from .waiting import GRANTED, Claim, Grant, Place, granted, new_ticket, rank_of, running
 
 if TYPE_CHECKING:
     from .adaptive import Learner
@@ -360,11 +360,12 @@ class Core(ABC):
                 gate.clock = clock  # it is not current: nothing here concerns its place any more
             return gate
 
-    def finish(self, key: str, place: Place, clock: Clock) -> None:
-        """The work of a place that was granted without a gate has ended."""
+    def finish(self, key: str, out: Place | Grant, clock: Clock) -> Place | Grant:
+        """The work of what was granted without a gate has ended; what is known of it from now on."""
+        place = granted(*out) if isinstance(out, tuple) else out
         with self as now:
             if clock is not self.clock:
-                return
+                return place
             gate = self.gates.get(key)
             if gate is not None:
                 gate.flights += 1
@@ -372,6 +373,7 @@ class Core(ABC):
             else:
                 self.end(key, now, place.cost, place.hold)
                 place.taken = now
+        return place
 
     def enter(
         self,

@@ -3,7 +3,8 @@
 `TokenBucket` and `SlidingWindow` on the real clock let a call of one permit pass without the lock while their table is
 `open`: nobody waits, nothing is paused, no combined limiter takes here, and no other thread is in the locked part. Each
 lane is the rule's own `earliest` and `book` for that case, written out; all else goes the general way, which decides
-the same. `_grab` is the lane of decorators, bundles and transports, whose permits end.
+the same. `_grab` is the lane of decorators, bundles and transports, whose permits end; `HoldLane` is that of their
+ends, where a window starts with them.
 
 Why no lock is needed: with a global interpreter lock, threads take turns only at calls and at jumps back. From the call
 that reads the clock to the store (or to the call that stores) there is neither, so a lane is one step to other threads;
@@ -28,14 +29,16 @@ from .waiting import GRANTED, new_ticket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .clock import Clock
     from .counters.memory import Table
     from .waiting import Grant, Place
 
-__all__ = ["BucketLane", "WindowLane"]
+__all__ = ["BucketLane", "HoldLane", "WindowLane"]
 
 _ONE: Final = 1  # compared by identity: True and 1.0 are for the general way to judge
 _NONE: Final = 0
 _PLAIN: Final = ""
+_OFTEN: Final = 256  # entries of a log between two looks for what has run out
 
 
 class BucketLane:
@@ -162,3 +165,54 @@ class WindowLane:
                 raise
             if place.outcome is not GRANTED or current_call.get() is not None:
                 self._core.served(place)
+
+    def _grab(self, key: str, cost: Any) -> Grant | None:
+        """See `BaseLimiter._grab`."""
+        if cost is _ONE and not loop_clocks:
+            table, ticket = self._table, new_ticket()
+            rule: Any = table.rule
+            now = monotonic_ns()
+            if table.open and (key is _PLAIN or (key in table.young and now < table.tidy_at)):
+                log = table.plain if key is _PLAIN else table.young[key]
+                if log.used < rule.limit:
+                    if rule.holds:
+                        log.used += 1
+                        log.held += 1
+                        return cost, ticket, now, log
+                    ticks = log.ticks
+                    if ticks and ticks[-1] < now:
+                        log.used += 1
+                        ticks.append(now)
+                        return cost, ticket, now, None
+        return super()._grab(key, cost)  # type: ignore[misc,no-any-return]
+
+
+class HoldLane:
+    """The lane of work that has ended; before `Core` in the order of bases.
+
+    The log that its permit was held in must be the very one that counts: after a reset it is not. What has run out is
+    dropped on the general way: where the log is over full, and now and then before.
+    """
+
+    table: Table
+
+    def finish(self, key: str, out: Place | Grant, clock: Clock) -> Place | Grant:
+        """See `Core.finish`."""
+        if isinstance(out, tuple) and not loop_clocks:
+            cost, ticket, since, log = out[:4]
+            table = self.table
+            rule: Any = table.rule
+            ticks = log.ticks
+            now = monotonic_ns()
+            if (
+                table.open
+                and cost is _ONE
+                and (table.plain is log if key is _PLAIN else key in table.young and table.young[key] is log)
+                and log.used <= rule.limit
+                and log.used % _OFTEN
+                and (not ticks or ticks[-1] < now)
+            ):
+                log.held -= 1
+                ticks.append(now)
+                return cost, ticket, since, log, now
+        return super().finish(key, out, clock)  # type: ignore[misc,no-any-return]

@@ -140,7 +140,7 @@ class Permit:
             self._ended = True
             if self._known is None:
                 if self._core.ends:
-                    self._core.finish(self.key, self._place, self._clock)
+                    self._place_or_grant = self._core.finish(self.key, self._place_or_grant, self._clock)
             else:
                 answered = answered if self._answered is None else self._answered
                 self._core.land(self._known, self._place, answered=answered)

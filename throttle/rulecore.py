@@ -15,6 +15,7 @@ from .correcting import Corrections
 from .counters.memory import Table
 from .errors import CostExceedsBurst
 from .guard import Guard
+from .lanes import HoldLane
 from .rates import TICKS, Exact, Rate, check_number, exact
 from .waiting import GRANTED, Grant, Place, new_ticket, running
 
@@ -48,7 +49,7 @@ class Look:
         self.state = self.rule.book(self.state, self.at, cost)
 
 
-class RuleCore(Core):
+class RuleCore(HoldLane, Core):
     """One rule and its counts."""
 
     gateless = True
@@ -75,8 +76,6 @@ class RuleCore(Core):
         self.table.open = False
 
     def open(self) -> None:
-        if self.ends:  # the lanes hold no permit
-            return
         if self.table.plain is None:
             self.table.plain = self.table.rule.initial(self.now)
         self.table.open = (

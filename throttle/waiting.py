@@ -98,13 +98,14 @@ class Claim(Place):
         self.flight: Any = None
 
 
-Grant = tuple[Any, int, int, Any]  # a place that was granted at once: its cost, its ticket, the tick, its hold
+# A place that was granted at once: its cost, its ticket, the tick, its hold; and the tick at which its work has ended.
+Grant = tuple[Any, int, int, Any] | tuple[Any, int, int, Any, int]
 
 
-def granted(cost: Any, ticket: int, now: int, hold: Any) -> Place:
+def granted(cost: Any, ticket: int, now: int, hold: Any, end: int | None = None) -> Place:
     """The place of a `Grant`."""
     place = Claim(cost, ticket, holding=True)
-    place.outcome, place.taken, place.sent, place.hold = GRANTED, now, now, hold
+    place.outcome, place.taken, place.sent, place.hold = GRANTED, now if end is None else end, now, hold
     return place
 
 

@@ -14,8 +14,8 @@ __all__ = ["Log", "SlidingWindowRule"]
 
 @dataclass(slots=True)
 class Log:
-    """What one key has taken: the ticks in order of time, the weights that are not 1, their sum, and what is held by
-    running work."""
+    """What one key has taken: the ticks in order of time, the weights that are not 1, what is held by running work, and
+    the sum of it all."""
 
     ticks: deque[int]
     since: int  # what was dropped from the log still counts before this tick
@@ -104,7 +104,7 @@ class SlidingWindowRule:
         if not cost:
             return now
         now = max(now, state.since)
-        over = state.used + state.held + cost - self.limit
+        over = state.used + cost - self.limit
         if over <= 0:
             return now
         tick = now
@@ -157,11 +157,13 @@ class SlidingWindowRule:
 
     def hold(self, state: Log, at: int, cost: Exact) -> Log:
         """`cost` held from `at` until `end`."""
+        state.used += cost
         state.held += cost
         return state
 
     def end(self, state: Log, now: int, cost: Exact) -> Log:
         """Work that held `cost` has ended: its window starts now."""
+        state.used -= cost
         state.held -= cost
         return self.book(state, now, cost)
 
@@ -173,10 +175,10 @@ class SlidingWindowRule:
         """What the window that ends at `now` has room for."""
         if now < state.since:
             return 0
-        free = self.limit - state.held - state.used
+        free = self.limit - state.used
         horizon = now - self.window
         if state.ticks and state.ticks[-1] <= horizon:
-            free += state.used
+            free += state.used - state.held
         else:
             for tick in state.ticks:
                 if tick > horizon:
