@@ -286,6 +286,18 @@ async def test_a_quota_named_like_a_member_holds_that_member_only() -> None:
 
 
 @virtual
+async def test_a_members_name_has_an_underscore_where_the_servers_has_a_hyphen() -> None:
+    requests, tokens = wide(), wide()
+    limiter = AllOf(requests=requests, input_tokens=tokens)
+    async with limiter.permit() as permit:  # as Anthropic names it
+        permit.observe(Hints(wait=4.0, quotas=(Quota("input-tokens", remaining=0, reset_after=4.0),)))
+    assert tokens.try_acquire_nowait().retry_after == 4
+    assert requests.try_acquire_nowait()
+    await limiter.acquire({"input_tokens": 0})
+    assert now() == 0
+
+
+@virtual
 async def test_a_refusal_of_a_member_comes_back_to_its_place() -> None:
     limiter = AllOf(requests=wide(), tokens=wide())
     order: list[str] = []

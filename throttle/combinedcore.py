@@ -195,10 +195,10 @@ class CombinedCore(Core):
 
     def news(self, gate: Gate, place: Place, hints: Hints, now: int, loop: Any) -> bool:
         """What is said of a quota named like a member goes to that member; the rest to the common gate."""
-        told = {quota.name: quota for quota in hints.quotas if quota.name}
+        told = {quota.name.replace("-", "_"): quota for quota in hints.quotas if quota.name}
         spent = 0.0
         for member in self.members:
-            quota = told.get(member.name or "")
+            quota = told.get((member.name or "").replace("-", "_"))
             if quota and quota.remaining is not None and quota.remaining < 1 and quota.reset_after:
                 spent = max(spent, quota.reset_after)
                 key = member.key(gate.key)
