@@ -174,6 +174,8 @@ async def test_the_permit_is_at_hand_inside() -> None:
         permit.observe(Hints(refused=True, retry_after=4))
         with pytest.raises(RuntimeError, match="settled already"):
             permit.settle(1)
+        with pytest.raises(TypeError, match=r"observe takes Hints, as read_hints\(\) gives them, not 429"):
+            permit.observe(429)  # type: ignore[arg-type]
 
     await work()
     assert current_permit() is None

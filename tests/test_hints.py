@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import math
+import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -96,6 +98,15 @@ def test_other_libraries_headers() -> None:
     multidict = pytest.importorskip("multidict")
     proxy = multidict.CIMultiDictProxy(multidict.CIMultiDict([("Retry-After", "5"), ("Retry-After", "60")]))
     assert hear(429, proxy).wait == 60.0
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, math.inf, math.nan, Decimal("NaN"), "5", object()])
+def test_what_people_make_by_hand_is_checked(value: Any) -> None:
+    for name in ("retry_after", "wait"):
+        says = rf"{name} of Hints \(seconds\) must be .*{re.escape(repr(value))}"
+        with pytest.raises((TypeError, ValueError), match=says):
+            Hints(refused=True, **{name: value})
+    assert Hints(refused=True, retry_after=5).wait == 5
 
 
 def test_nothing_said_makes_nothing_new() -> None:

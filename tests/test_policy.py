@@ -108,6 +108,8 @@ def test_hear_listens_or_asks_hints() -> None:
     assert Policy().hear(error) == refused(3.0)
     assert Policy(hints=lambda outcome: refused(9.0)).hear(error) == refused(9.0)
     assert Policy(hints=lambda outcome: None).hear(error) is None
+    with pytest.raises(TypeError, match=r"hints= gives Hints, as read_hints\(\) does, or None; not 9.0"):
+        Policy(hints=lambda outcome: 9.0).hear(error)  # type: ignore[arg-type,return-value]
 
 
 def test_hints_are_asked_of_each_leaf_but_never_of_throttle() -> None:

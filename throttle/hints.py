@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +12,7 @@ from typing import Any, cast
 from .bodies import Said, code_says_so, read_body
 from .families import read_limits
 from .ietf import Told
+from .rates import check_number
 from .resets import Moment, numbers, whole_text
 from .retry_after import LONGEST, LONGEST_TEXT, decoded, plain_number, wait_in
 from .vendors import ERRORS, NO_RETRY, SCOPES, Host, host_entry
@@ -40,6 +42,8 @@ class Hints:
     - `quotas`: every limit that was told. `scope`: the server's word for what is limited.
     - `retryable`: false when waiting does not help.
 
+    Raises `ValueError` or `TypeError` for a time that is negative, infinite or no number.
+
     >>> Hints(refused=True, retry_after=2.5).wait
     2.5
     """
@@ -54,6 +58,9 @@ class Hints:
     def __post_init__(self) -> None:
         if self.wait is None:
             object.__setattr__(self, "wait", self.retry_after if self.refused else 0.0)
+        for name, value in (("retry_after", self.retry_after), ("wait", self.wait)):
+            if value is not None and not (value.__class__ is float and 0.0 <= value < math.inf):
+                check_number(f"{name} of Hints (seconds)", value)
 
 
 def read_hints(

@@ -88,6 +88,8 @@ class Permit:
 
     def observe(self, hints: Hints) -> None:
         """Tell the limiter what the server answered: a refusal or a spent quota holds back everybody of this key."""
+        if not hasattr(hints, "refused"):
+            raise TypeError(f"observe takes Hints, as read_hints() gives them, not {hints!r}")
         self.hear(hints, hints)
 
     def hear(self, outcome: Any, hints: Hints) -> None:

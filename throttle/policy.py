@@ -239,7 +239,10 @@ class Policy:
         leaves = leaves_of(outcome)
         if leaves:
             return longest(self.hear(leaf) for leaf in leaves)
-        return self.hints(outcome)
+        hints: Any = self.hints(outcome)
+        if not (hints is None or isinstance(hints, Hints)):
+            raise TypeError(f"hints= gives Hints, as read_hints() does, or None; not {hints!r}")
+        return hints
 
 
 class Course:
