@@ -310,6 +310,16 @@ def test_wrong_arguments_do_not_slip_through(make: Callable[[], Any], wrong: dic
         run(limiter.acquire(**wrong))
 
 
+@pytest.mark.parametrize("make", MAKE.values(), ids=list(MAKE))
+@pytest.mark.parametrize("key", [[], {}, b"k", 1])
+def test_what_is_no_key_is_told_by_its_name(make: Callable[[], Any], key: Any) -> None:
+    limiter = make()
+    for use in (lambda: run(limiter.acquire(key=key)), lambda: limiter._grab(key, 1)):
+        run(limiter.acquire(key="k"))
+        with pytest.raises(TypeError, match="a key is a str, not"):
+            use()
+
+
 def test_a_bucket_below_one_permit_has_no_lane(time: Time) -> None:
     limiter = TokenBucket("2/s", burst=0.5)
     run(limiter.acquire(0.5))

@@ -66,7 +66,7 @@ class BucketLane:
                     if table.plain <= since + rule.slack:
                         table.plain += rule.ticks
                         return
-            elif table.open and since < table.tidy_at:
+            elif table.open and since < table.tidy_at and key.__class__ is str:
                 if rule.permits is not _ONE:
                     since *= rule.permits
                 states = table.young
@@ -78,7 +78,7 @@ class BucketLane:
                         if states[key] <= since + rule.slack:
                             states[key] += rule.ticks
                             return
-                elif key.__class__ is str and key and not table.old:  # its first use
+                elif key and not table.old:  # its first use
                     states[key] = since + rule.ticks
                     return
             since = 0  # who waits keeps no number
@@ -127,6 +127,7 @@ class BucketLane:
                         return cost, ticket, now, None
                 elif (
                     now < table.tidy_at
+                    and key.__class__ is str
                     and key in states
                     and states[key].__class__ is int
                     and states[key] <= since + rule.slack
@@ -149,7 +150,7 @@ class WindowLane:
             table = self._table
             rule: Any = table.rule
             now = monotonic_ns()
-            if table.open and (key is _PLAIN or (key in table.young and now < table.tidy_at)):
+            if table.open and (key is _PLAIN or (key.__class__ is str and key in table.young and now < table.tidy_at)):
                 log = table.plain if key is _PLAIN else table.young[key]
                 ticks = log.ticks
                 if log.used < rule.limit and ticks and ticks[-1] < now:
