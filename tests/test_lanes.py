@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dis
+import random
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from throttle import (
     AllOf,
@@ -24,15 +24,20 @@ from throttle import (
     lanes,
     rulecore,
 )
+from throttle.hints import Hints, Quota
 from throttle.rates import TICKS
 from throttle.service import Unlimited
 
 MAKE: dict[str, Callable[[], Any]] = {
     "token bucket": lambda: TokenBucket("2/s", burst=3),
+    "deep token bucket": lambda: TokenBucket("2/s", burst=30),
     "token bucket of thirds": lambda: TokenBucket("3/s", burst=2),
     "sliding window": lambda: SlidingWindow("3/s"),
     "sliding window that holds": lambda: SlidingWindow("3/s", hold=True),
 }
+
+
+STORIES = 20  # of each kind
 
 
 class Time:
@@ -59,34 +64,79 @@ def run(call: Any) -> Any:
     raise AssertionError("it waits")
 
 
-def shut(limiter: Any) -> Any:
-    """The same limiter without its lane."""
-    limiter._core.joined = True
-    return limiter
+class Pair:
+    """One limiter with its lane and its twin that always goes the general way; each step is taken by both."""
 
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.both = make(), make()
+        self.both[1]._core.open = lambda: None
+        self.out: tuple[list[tuple[Permit, Any]], ...] = [], []  # the permits that are out, and what ends them
+        for limiter in self.both:
+            limiter._core.random = lambda: 0.5
 
-steps = st.lists(
-    st.tuples(
-        st.sampled_from([0, 1, 10**6, TICKS // 3, TICKS // 2, TICKS, 5 * TICKS]),
-        st.sampled_from(
-            "acquire, try, refund, peek, two, half, key, grab, grab key, grab two, grab two key, end, end last,"
-            " end and settle, settle and end, reset, faster, slower".replace(", ", ",").split(",")
-        ),
-    ),
-    max_size=40,
-)
+    def step(self, seed: int, name: str, *args: Any) -> None:
+        one, other = (self.answer(name, index, *args) for index in range(2))
+        assert one == other, f"story {seed}: {name} {args}"
+        assert facts(self.both[0]) == facts(self.both[1]), f"story {seed}: {name} {args}"
 
+    def answer(self, name: str, index: int, *args: Any) -> Any:
+        try:
+            return getattr(self, name)(self.both[index], self.out[index], *args)
+        except WaitTooLong as error:
+            return error.retry_after
+        except (CostExceedsBurst, RuntimeError, ValueError) as error:
+            return repr(error)
 
-@pytest.mark.parametrize("kind", list(MAKE))
-@given(story=steps)
-def test_the_lane_decides_as_the_general_way(kind: str, story: list[tuple[int, str]]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        time, both = Time(patch), ((MAKE[kind](), []), (shut(MAKE[kind]()), []))
-        for gap, step in story:
-            time.now += gap
-            one, other = (played(limiter, step, out) for limiter, out in both)
-            assert one == other
-            assert facts(both[0][0]) == facts(both[1][0])
+    def acquire(self, limiter: Any, out: Any, key: str) -> Any:
+        return run(limiter.acquire(key=key))  # without a loop, who would have to wait gets a RuntimeError
+
+    def take(self, limiter: Any, out: Any, key: str, cost: float) -> Any:
+        return run(limiter.acquire(cost, key=key, max_wait=0))
+
+    def ask(self, limiter: Any, out: Any, key: str, cost: float) -> Any:
+        return limiter.try_acquire_nowait(cost, key=key)
+
+    def look(self, limiter: Any, out: Any, key: str) -> Any:
+        return run(limiter.peek(0, key=key))
+
+    def grab(self, limiter: Any, out: Any, key: str) -> Any:
+        grant = limiter._grab(key, 1)
+        if grant is not None:
+            permit = Permit(limiter._core, key, None, grant, 1)
+            out.append((permit, lambda: permit.end(answered=True)))
+        return grant and (grant[0], grant[2])
+
+    def refund(self, limiter: Any, out: Any, key: str, cost: float) -> Any:
+        return run(limiter.refund(cost, key=key))
+
+    def begin(self, limiter: Any, out: Any, key: str, cost: float) -> Any:
+        if run(limiter.peek(cost, key=key)):
+            block = limiter.permit(cost, key=key)
+            out.append((run(block.__aenter__()), lambda: run(block.__aexit__(None, None, None))))
+
+    def settle(self, limiter: Any, out: Any, which: int, cost: float) -> Any:
+        return out and out[which % len(out)][0].settle(cost)
+
+    def observe(self, limiter: Any, out: Any, which: int, hints: Hints) -> Any:
+        return out and out[which % len(out)][0].observe(hints)
+
+    def end(self, limiter: Any, out: Any, which: int) -> Any:
+        return out and out.pop(which % len(out))[1]()
+
+    def end_and_settle(self, limiter: Any, out: Any, which: int) -> Any:
+        if out:
+            permit, end = out.pop(which % len(out))
+            end()
+            permit.settle(0)
+
+    def pause(self, limiter: Any, out: Any, key: str | None) -> Any:
+        return limiter.pause(0.3, key=key)
+
+    def reset(self, limiter: Any, out: Any, key: str | None) -> Any:
+        return run(limiter.reset(key))
+
+    def reconfigure(self, limiter: Any, out: Any, rate: str, burst: float | None) -> Any:
+        return limiter.reconfigure(rate, burst=burst)
 
 
 def facts(limiter: Any) -> Any:
@@ -94,52 +144,42 @@ def facts(limiter: Any) -> Any:
         return [limiter._core.facts(key, now) for key in ("", "k")]
 
 
-def played(limiter: Any, step: str, out: list[Permit]) -> Any:
-    if step.startswith("grab"):
-        return grabbed(limiter, step, out)
-    if "end" in step:
-        return out and ended(out.pop(-1 if "last" in step else 0), step)
-    if step == "reset":
-        return run(limiter.reset(key="k"))
-    if step in {"faster", "slower"}:
-        return limiter.reconfigure("4/s" if step == "faster" else "2/s")
-    return asked(limiter, step)
+class Word(str):
+    __slots__ = ()
 
 
-def grabbed(limiter: Any, step: str, out: list[Permit]) -> Any:
-    cost, key = 2 if "two" in step else 1, "k" if "key" in step else ""
-    grant = limiter._grab(key, cost)
-    if grant is not None:
-        out.append(Permit(limiter._core, key, None, grant, cost))
-    return grant and (grant[0], grant[2])
+GAPS = [0, 0, 1, 1000, 10**6, TICKS // 3, TICKS // 2 - 1, TICKS // 2, TICKS, 5 * TICKS]
+KEYS = ["", "", "k", "k", Word(""), Word("k"), "".join(["k", "k"]), *(f"k{index}" for index in range(9))]
+TOLD = [
+    Hints(), Hints(refused=True), Hints(refused=True, retry_after=1.0, wait=1.0),
+    Hints(wait=0.5, quotas=(Quota("all", 3.0, 0.0, 0.5),)), Hints(quotas=(Quota("all", 9.0, 1.0, 60.0, 60.0),)),
+]  # fmt: skip
+RATES = [("2/s", None), ("5/s", None), ("1/3s", None), ("2/s", 2.5), ("5/s", 30), ("2/s", 0.5)]
 
 
-def ended(permit: Permit, step: str) -> None:
-    if step == "settle and end":
-        permit.settle(0)
-    permit.end(answered=True)
-    if step == "end and settle":
-        permit.settle(0)
+def story(rng: random.Random) -> Iterator[tuple[Any, ...]]:
+    """Steps at random: the common ones twenty times as often as those that change everything, and shut the lane."""
+    while True:
+        key, cost, out = rng.choice(KEYS), rng.choice([0, 1, 1, 2, 0.5, 1 / 3]), rng.randrange(4)
+        often = [("acquire", key), ("ask", key, 1), ("grab", key), ("begin", key, rng.choice([0, 1, 2])), ("end", out)]
+        more = [("take", key, cost), ("ask", key, cost), ("look", key), ("refund", key, cost), ("settle", out, cost)]
+        more += [("end_and_settle", out)]
+        key_or_all = rng.choice([key, None])
+        seldom = [
+            ("observe", out, rng.choice(TOLD)), ("pause", key_or_all), ("reset", key_or_all), ("reset", None),
+            ("reconfigure", *rng.choice(RATES)),
+        ]  # fmt: skip
+        yield rng.choice(rng.choice([often] * 20 + [more] * 4 + [seldom]))
 
 
-def asked(limiter: Any, step: str) -> Any:
-    if step == "try":
-        return limiter.try_acquire_nowait()
-    if step == "peek":
-        return [run(limiter.peek()), run(limiter.peek(key="k"))]
-    try:
-        if step == "refund":
-            return run(limiter.refund())
-        if step == "half" and isinstance(limiter, TokenBucket):
-            return run(limiter.acquire(0.5, max_wait=0))
-        if step == "two":
-            return run(limiter.acquire(2, max_wait=0))
-        key = "k" if step == "key" else ""
-        if not run(limiter.peek(key=key)):
-            return "full"
-        return run(limiter.acquire(key=key))
-    except WaitTooLong as error:
-        return error.retry_after
+@pytest.mark.parametrize("kind", list(MAKE))
+def test_the_lane_decides_as_the_general_way(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time(monkeypatch)
+    for seed in range(STORIES):
+        rng, pair = random.Random(seed), Pair(MAKE[kind])
+        for step in islice(story(rng), 120):
+            time.now += rng.choice(GAPS)
+            pair.step(seed, *step)
 
 
 @pytest.mark.parametrize("make", MAKE.values(), ids=list(MAKE))

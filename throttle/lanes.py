@@ -173,7 +173,7 @@ class WindowLane:
             table, ticket = self._table, new_ticket()
             rule: Any = table.rule
             now = monotonic_ns()
-            if table.open and (key is _PLAIN or (key in table.young and now < table.tidy_at)):
+            if table.open and (key is _PLAIN or (key.__class__ is str and key in table.young and now < table.tidy_at)):
                 log = table.plain if key is _PLAIN else table.young[key]
                 if log.used < rule.limit:
                     if rule.holds:
