@@ -288,6 +288,26 @@ def test_numbers_from_a_cache_are_of_another_time() -> None:
         ({"X-RateLimit-Remaining": "1,000"}, []),
         ({"X-RateLimit-Limit": "5", "X-RateLimit-Reset": "7, 9"}, [Quota(None, 5, None, 9)]),
         ({"X-RateLimit-Limit": "5", "X-RateLimit-Reset": "7, soon"}, [Quota(limit=5)]),
+        # several limits side by side, as Brave has them
+        (
+            {
+                "X-RateLimit-Limit": "1, 15000",
+                "X-RateLimit-Policy": "1;w=1, 15000;w=2592000",
+                "X-RateLimit-Remaining": "0, 14523",
+                "X-RateLimit-Reset": "1, 1234567",
+            },
+            [Quota(None, 1, 0, 1, 1), Quota(None, 15000, 14523, 1234567, 2592000)],
+        ),
+        (
+            {
+                "X-RateLimit-Limit-Search": ["1", "9"],
+                "X-RateLimit-Remaining-Search": "-1, 5",
+                "X-RateLimit-Reset-Search": "x, 2",
+            },
+            [Quota("search", 1), Quota("search", 9, 5, 2)],
+        ),
+        ({"RateLimit-Limit": "5, 9", "RateLimit-Remaining": "0, 1", "RateLimit-Reset": "7"}, [Quota(None, 5, 0, 7)]),
+        ({"RateLimit-Limit": "5, 5", "RateLimit-Remaining": "3, 4", "RateLimit-Reset": "7, 9"}, [Quota(None, 5, 3, 9)]),
         # the relative reset beats the other
         (
             {"X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "1700000099", "X-RateLimit-Reset-After": "0.5"},

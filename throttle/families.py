@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import islice
 
 from .ietf import PIECES, Told, named_limits, nameless_limit, policies, with_policies
-from .resets import Moment, duration, is_plain, numbers, resets
+from .resets import Moment, duration, is_plain, numbers, resets, whole_text
 from .structured import parse_list
 from .vendors import FIELDS, SCOPES
 
@@ -91,6 +91,7 @@ _KEYS = {"b": "name", "q": "limit", "total": "limit", "r": "remaining", "remaini
 )
 
 
+_ROW = ("limit", "remaining", "reset")
 _COUNTS = ("limit", "remaining", "used")
 _OF_ONE = frozenset({*_COUNTS, "reset", "after", "window", "window-ms"})  # parts told by a number
 
@@ -98,7 +99,7 @@ _OF_ONE = frozenset({*_COUNTS, "reset", "after", "window", "window-ms"})  # part
 class _Reader:
     """Reads the fields of one response one by one into limits."""
 
-    __slots__ = ("combined", "moment", "others", "policies", "told", "unit")
+    __slots__ = ("combined", "moment", "others", "policies", "several", "told", "unit")
 
     def __init__(self, moment: Moment, unit: float) -> None:
         self.moment = moment
@@ -106,6 +107,7 @@ class _Reader:
         self.told: dict[tuple[str, str], Told] = {}  # by family and name
         self.combined: list[tuple[str, list[str]]] = []
         self.policies: dict[str, list[Told]] = {}
+        self.several: list[tuple[str, str]] = []  # of these more than one limit was told
         self.others: list[Told] = []
 
     def read(self, key: tuple[str, str], part: str, values: list[str]) -> None:
@@ -145,6 +147,8 @@ class _Reader:
         elif part == "limit" and ";" in (text := values[0] if len(values) == 1 else ", ".join(values)):
             self.policy_list(key[0], told, text)
         elif found := numbers(values):
+            if part == "limit" and len(found) > 1:
+                self.several.append(key)
             number = max(found) if part == "used" else min(found)
             if part == "remaining" or number >= 0:
                 setattr(told, part, number)
@@ -156,6 +160,19 @@ class _Reader:
         if number and number[0] >= 0 and text.count(",") + text.count(";") <= PIECES and parse_list(text) is not None:
             told.limit = number[0]
             self.policies.setdefault(family, []).extend(policies(others.strip(" \t")))
+
+    def side_by_side(self, fields: Mapping[str, list[str]]) -> None:
+        """Limits told as `1, 15000` with as many numbers in each field (Brave Search): not a field that was repeated,
+        of which the limit would be the same."""
+        for key in self.several:
+            places = {_place(field): values for field, values in islice(fields.items(), _MOST)}
+            columns = [whole_text(places.get((key, part), [])) for part in _ROW]
+            if len(set(columns[0])) < len(columns[0]) or len(set(map(len, columns))) > 1:
+                continue
+            del self.told[key]
+            for number, row in enumerate(zip(*columns, strict=True)):
+                for part, text in zip(_ROW, row, strict=True):
+                    self.part((f"{key[0]} {number}", key[1]), part, [text])
 
     def limits(self) -> list[Told]:
         """All limits that were told, each once."""
@@ -300,4 +317,6 @@ def read_limits(fields: Mapping[str, list[str]], moment: Moment, unit: float = 1
             reader.part(key, part, values)
         else:
             reader.read(key, part, values)
+    if reader.several:
+        reader.side_by_side(fields)
     return reader.limits()
