@@ -245,6 +245,25 @@ async def test_quotas_of_tokens_are_counted_by_cost() -> None:
     assert not (await limiter.peek(901)).allowed
 
 
+@virtual
+async def test_limits_without_a_name_are_not_taken_for_one() -> None:
+    policies = Quota(None, 1000.0, window=3600.0), Quota(None, 5000.0, window=86400.0)  # drafts up to 07
+    limiter = AdaptiveLimiter()
+    await ask(limiter, Hints(quotas=(Quota(None, 50.0, 49.0, 60.0, 60.0), *policies)))
+    assert limiter.learned() == Rate(50, 60)
+    both = Quota(None, 20.0, 19.0, 1.0, 1.0), Quota(None, 15000.0, 10.0, 9000.0, 2592000.0)  # Brave Search
+    limiter = AdaptiveLimiter()
+    await ask(limiter, Hints(quotas=both))
+    assert limiter.learned() == Rate(15000, 2592000)
+    assert (await limiter.peek(10)).allowed
+    for _ in range(10):
+        await ask(limiter, Hints())
+    assert (await limiter.peek()).retry_after == 8999  # a second has passed
+    limiter = AdaptiveLimiter()
+    await ask(limiter, Hints(quotas=policies[:1]))  # a policy alone
+    assert limiter.learned() == Rate(1000, 3600)
+
+
 def test_a_moving_window_that_was_used_up_by_others_lets_one_ask() -> None:
     ledger = Ledger(lambda: 0.0, None)
     second = 1_000_000_000

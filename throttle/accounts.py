@@ -9,11 +9,24 @@ from .ledger import Flight, Ledger
 from .rates import TICKS, Rate
 
 if TYPE_CHECKING:
-    from .hints import Hints
+    from .hints import Hints, Quota
 
 __all__ = ["Accounts"]
 
 _MOST = 16  # no server has more quotas
+
+
+def _apart(quotas: tuple[Quota, ...]) -> list[tuple[str | None, Quota]]:
+    """The quotas of one answer, each by a name of its own; without the policies that stand beside a limit of the same
+    name and tell nothing of what is left."""
+    if len(quotas) < 2:  # nearly always
+        return [(quota.name, quota) for quota in quotas]
+    telling = {quota.name for quota in quotas if quota.remaining is not None}
+    apart: dict[str | None, Quota] = {}
+    for place, quota in enumerate(quotas):
+        if quota.remaining is not None or quota.name not in telling:
+            apart[f"{quota.name} {place}" if quota.name in apart else quota.name] = quota
+    return list(apart.items())
 
 
 class Accounts:
@@ -88,12 +101,12 @@ class Accounts:
             for ledger in self._ledgers.values():
                 ledger.refused()
         self.telling = self.telling or (bool(hints.quotas) and not hints.refused)
-        for quota in hints.quotas:
-            if quota.name not in self._ledgers:
+        for name, quota in _apart(hints.quotas):
+            if name not in self._ledgers:
                 if len(self._ledgers) >= _MOST:
                     del self._ledgers[next(iter(self._ledgers))]
-                self._ledgers[quota.name] = Ledger(self._random, quota.name)
-            ledger = self._ledgers[quota.name]
+                self._ledgers[name] = Ledger(self._random, quota.name)
+            ledger = self._ledgers[name]
             ledger.heard(quota, flight, now, *self._sums(ledger), hints.retry_after, refused=hints.refused)
 
     def landed(self, flight: Flight, now: int, *, answered: bool) -> None:
