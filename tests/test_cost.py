@@ -47,7 +47,7 @@ LIMITS: dict[str, Cost] = {
     "acquire_all_of_two": Cost(70, 1, 2.5),
     "acquire_keyed": Cost(1, 1, 1),  # half of them for the first time
     "block": Cost(3, 1),
-    "permit": Cost(28, 1, 1),
+    "permit": Cost(13, 1),
     "try_granted": Cost(1, 1),
     "try_refused": Cost(1, 1),
     "throttled_call": Cost(14, 1, 1),

@@ -161,7 +161,8 @@ class BaseLimiter:
         `permit.settle(actual)` charges or gives back the difference when the true cost is known;
         `permit.observe(hints)` tells the limiter what the server answered.
         """
-        return Booking(self._core, cost, key, max_wait=max_wait, priority=priority)
+        grab = self._grab if self._core.gateless else None
+        return Booking(self._core, cost, key, max_wait=max_wait, priority=priority, grab=grab)
 
     def pause(self, seconds: float, *, key: str | None = None) -> None:
         """Admit nobody of `key` (None: of any key) before `seconds` have passed, waiters included; a later end wins."""

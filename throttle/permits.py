@@ -4,6 +4,7 @@ again."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -190,7 +191,7 @@ class Booking:
     """`async with limiter.permit(...) as permit`: the permit is out while the block runs. For one block only."""
 
     __slots__ = (
-        "_asked", "_before", "_begun", "_core", "_cost", "_key", "_max_wait", "_permit", "_priority", "_slots",
+        "_asked", "_before", "_begun", "_core", "_cost", "_grab", "_key", "_max_wait", "_permit", "_priority", "_slots",
     )  # fmt: skip
 
     def __init__(
@@ -202,8 +203,10 @@ class Booking:
         max_wait: float | None = None,
         priority: int = 0,
         slots: tuple[Slots, ...] = (),
+        grab: Callable[[str, Any], Grant | None] | None = None,
     ) -> None:
         self._core, self._asked, self._key = core, asked, key
+        self._grab = grab  # what gets it at once, where that can be
         self._cost = core.ask(asked, key)
         check_options(max_wait, priority)
         self._max_wait, self._priority, self._slots = max_wait, priority, slots
@@ -215,7 +218,7 @@ class Booking:
         self._begun = True
         core = self._core
         gate: Gate | None = None
-        place: Place | Grant | None = None if self._slots else core.grab(self._key, self._cost)
+        place: Place | Grant | None = None if self._grab is None else self._grab(self._key, self._asked)
         if place is None:
             gate, place, _ = await wait_turn(
                 core, self._key, self._cost, self._max_wait, self._priority, slots=self._slots
