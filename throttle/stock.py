@@ -131,6 +131,7 @@ class SharedGate(Gate):
 
     __slots__ = ("again_at", "booker", "failures", "opens_at", "room", "stock", "talks")
 
+    flights: int
     paused_until: int
     told_until: int
     core: SharedCore  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -334,7 +335,7 @@ class Alone:
     __slots__ = ("gate",)
 
     def __init__(self, gate: SharedGate) -> None:
-        self.gate = gate
+        self.gate: SharedGate = gate
 
     async def wait(self, place: Place) -> None:
         """Returns when `place` has its outcome."""
