@@ -40,8 +40,7 @@ class _Look:
     def book(self, cost: Any) -> None:
         """Go on to that instant, and take."""
         self.at = self.earliest(cost)
-        if self.learner is not None:
-            self.next_at = self.at + self.learner.pace.gap(cost)
+        self.next_at = self.at + (0 if self.learner is None else self.learner.pace.gap(cost))
 
 
 class LearningCore(Core):
