@@ -134,7 +134,6 @@ class SharedGate(Gate):
     flights: int
     paused_until: int
     told_until: int
-    flights: int
     core: SharedCore  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, core: SharedCore, key: str) -> None:
