@@ -187,5 +187,37 @@ def test_events_counted_together_leave_together_on_the_safe_side() -> None:
     assert calls.idle(30.0)
 
 
+def test_a_grain_is_a_tenth_of_a_second_from_its_first_event() -> None:
+    calls = RetryBudget(ratio=1, reserve=0)
+    for at in (0.0, 0.1):
+        calls.deposit(at)
+    assert calls.withdraw(10.05)  # the second call is not in the first one's entry
+    apart, chain = RetryBudget(ratio=0, reserve=0.2), RetryBudget(ratio=0, reserve=0.3)
+    assert [apart.withdraw(at) for at in (0.0, 0.1, 10.0)] == [True, True, True]
+    assert [chain.withdraw(at) for at in (0.0, 0.09, 0.18, 10.1)] == [True, True, True, True]
+
+
+def test_a_call_that_comes_out_of_order_is_forgotten_with_the_first_of_its_grain() -> None:
+    for last, allowed in ((None, False), (0.15, True)):
+        calls = RetryBudget(ratio=1, reserve=0)
+        for at in (0.0, 0.09, 0.05):
+            calls.deposit(at)
+        if last is not None:
+            calls.deposit(last)
+        assert calls.withdraw(10.0) == allowed
+
+
+def test_a_second_back_is_the_same_clock() -> None:
+    budget = RetryBudget(ratio=0, reserve=0.1)
+    assert [budget.withdraw(at) for at in (5.0, 4.0, 3.9)] == [True, False, True]
+
+
+def test_bad_numbers_are_named_in_full() -> None:
+    with pytest.raises(ValueError, match=r"^ratio of RetryBudget must be"):
+        RetryBudget(ratio=-1)
+    with pytest.raises(ValueError, match=r"^reserve \(retries per second\) of RetryBudget must be"):
+        RetryBudget(reserve=-1)
+
+
 def test_what_each_key_gets_by_default() -> None:
     assert repr(BudgetPerKey()) == "BudgetPerKey(ratio=0.1, reserve=10.0)"

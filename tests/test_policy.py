@@ -445,6 +445,11 @@ def test_refusals_of_any_method(method: str) -> None:
     assert not HTTPRules().wanted(method, status=429, hints=refused(retryable=False))
 
 
+def test_a_status_without_hints_and_hints_without_a_status() -> None:
+    assert HTTPRules().wanted("GET", status=503)
+    assert not HTTPRules().wanted("POST", hints=refused())
+
+
 def test_503_with_retry_after_of_any_method() -> None:
     assert HTTPRules().wanted("POST", status=503, hints=Hints(retry_after=3.0))
     assert not HTTPRules().wanted("POST", status=502, hints=Hints(retry_after=3.0))
@@ -502,6 +507,28 @@ def test_the_first_and_the_last_status() -> None:
 def test_what_a_driver_has_to_prepare(options: dict[str, Any], timed: bool, prepared: bool, stateful: bool) -> None:
     policy = Policy(on=OSError, **options)
     assert (policy.timed, policy.prepared, policy.stateful) == (timed, prepared, stateful)
+
+
+@pytest.mark.parametrize(
+    ("options", "straight"),
+    [
+        ({}, True),
+        ({"budget": RetryBudget()}, True),
+        ({"backoff": tenacity.wait_fixed(1)}, True),
+        ({"timeout": 1}, False),
+        ({"attempt_timeout": 1}, False),
+        ({"stop": tenacity.stop_never}, False),
+        ({"on_result": lambda value: False}, False),
+        ({"hints": lambda outcome: None}, False),
+    ],
+)
+def test_what_has_to_be_looked_at_after_a_success(options: dict[str, Any], straight: bool) -> None:
+    assert Policy(on=OSError, **options).straight is straight
+
+
+def test_who_never_waits_draws_nothing() -> None:
+    course = Course(Policy(on=OSError, backoff=Constant(5)), 0.0)
+    assert course.after(OSError(), failed=True, hints=None, now=0.0, waits=False) == Again(0.0, "failed")
 
 
 def test_an_attempt_timeout_of_zero_is_none() -> None:

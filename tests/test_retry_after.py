@@ -14,7 +14,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from throttle.retry_after import LONGEST, format_retry_after, http_date, parse_retry_after
+from throttle.retry_after import (
+    LONGEST,
+    LONGEST_TEXT,
+    epoch,
+    format_retry_after,
+    http_date,
+    parse_retry_after,
+    wall_clock,
+)
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "retry_after.json").read_text())["vectors"]
@@ -225,3 +233,31 @@ def test_every_month_of_years_that_leap_or_do_not(year: int) -> None:
 )  # fmt: skip
 def test_what_a_clock_cannot_show(clock: str, there: bool) -> None:
     assert (http_date(f"Tue, 14 Nov 2023 {clock} GMT", 0.0) is not None) == there
+
+
+@pytest.mark.parametrize(
+    ("clock", "there"),
+    [((23, 59, 60.5), True), ((24, 0, 0), False), ((0, 60, 0), False), ((0, 60, 61), False), ((0, 0, 61), False)],
+)
+def test_what_a_clock_cannot_show_is_no_time_either(clock: tuple[int, int, float], there: bool) -> None:
+    assert (epoch(2023, 10, 14, *clock) is not None) == there
+
+
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_blanks_around_are_those_of_http(blank: str) -> None:
+    date = "Tue, 14 Nov 2023 22:14:20 GMT"
+    sent = f"{blank}Tue, 14 Nov 2023 22:13:20 GMT{blank}"
+    assert parse_retry_after(f"{blank}{date}{blank}, 3{blank}", date=sent) == 60
+    assert parse_retry_after(f"3{blank}, {date}{blank}", date=sent) == 60
+    for other in ("\v", "\xa0"):
+        assert parse_retry_after(f"3{other}, 2") is None
+        assert parse_retry_after(f"2, {date}{other}", date=sent) is None
+        assert parse_retry_after("2, " + date, date=sent + other, now=0.0) == http_date(date, 0.0)
+
+
+def test_bounds_are_inside() -> None:
+    longest = "1, 1" + "0" * (LONGEST_TEXT - 4)
+    assert parse_retry_after(longest) == LONGEST
+    assert parse_retry_after(longest + "0") is None
+    assert wall_clock(LONGEST) != LONGEST
+    assert wall_clock(LONGEST - 1) == LONGEST - 1

@@ -32,6 +32,8 @@ def test_construction() -> None:
     assert rule == SlidingWindowRule(100, 60 * TICKS, True)
     assert (rule.most, rule.period, rule.kind, rule.whole) == (100, 60 * TICKS, "sliding_window", True)
     assert rule.anchored(5) is rule
+    with pytest.raises(TypeError, match="hold must be True or False, not 1"):
+        SlidingWindowRule.of(Rate(1), 1)  # type: ignore[arg-type]
     assert rule.reconfigured(Rate(5), None) == SlidingWindowRule(5, TICKS, True)
     with pytest.raises(ValueError, match="burst=5 means nothing to a sliding window"):
         rule.reconfigured(Rate(5), 5)
@@ -80,6 +82,13 @@ def test_giving_back(amount: int, taken: int | None, left: list[tuple[int, int]]
     state = rule.give(log(rule, (1, 2), (3, 2), (5, 2)), 6, amount, taken)
     assert entries(state) == left
     assert rule.remaining(state, 6) == 6 - sum(weight for _, weight in left)
+
+
+def test_a_weight_that_is_given_back_is_forgotten() -> None:
+    rule = SlidingWindowRule(9, 10)
+    state = rule.book(rule.initial(0), 3, 4)
+    assert rule.give(state, 4, 1, 3).weights == {3: 3}
+    assert rule.give(state, 4, 3, 3).weights == {}
 
 
 def test_giving_back_after_the_window_frees_nothing_else() -> None:

@@ -149,3 +149,9 @@ def test_extreme_rates_do_not_overflow() -> None:
     assert fast.burst == 10**300  # by its spelling, not the nearest binary number
     state = fast.book(fast.initial(0), 0, 10**300)
     assert fast.earliest(state, 0, 1) == 1
+
+
+def test_numbers_of_a_rule_are_whole() -> None:
+    rule = TokenBucketRule.of(Rate(1, per=0.3), 20)
+    assert (type(rule.period), rule.period) == (int, 300_000_000)
+    assert rule.slack == 19 * rule.ticks

@@ -123,7 +123,7 @@ def test_meter_checks_each_packet() -> None:
         meter.mark(-1, at=0)
     with pytest.raises(ValueError, match='color must be "green", "yellow", "red" or None, not \'blue\''):
         meter.mark(1, at=0, color="blue")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"at \(seconds\)"):
+    with pytest.raises(ValueError, match=r"^at \(seconds\)"):
         meter.mark(1, at=float("nan"))
     with pytest.raises(TypeError, match="cir"):
         TwoRateMeter("1", 1, 1, 1)  # type: ignore[arg-type]

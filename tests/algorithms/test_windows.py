@@ -67,7 +67,7 @@ def test_fixed_windows_are_aligned_to_the_epoch_plus_offset() -> None:
 
 @pytest.mark.parametrize("offset", [float("nan"), float("inf")])
 def test_a_bad_offset_is_named(offset: float) -> None:
-    with pytest.raises(ValueError, match=f"offset .*{offset!r}"):
+    with pytest.raises(ValueError, match=rf"^offset \(seconds\) .*{offset!r}"):
         FixedWindowRule.of(Rate(1), offset)
     with pytest.raises(TypeError, match="offset"):
         FixedWindowRule.of(Rate(1), "1")  # type: ignore[arg-type]
@@ -89,12 +89,26 @@ def test_fixed_window_pays_debts_window_by_window() -> None:
         (5, 9, 3, 4),  # never above the limit
         (5, 2, None, 2),
         (12, 2, 3, 4),  # its window is over: free already
+        (12, 2, None, 4),
     ],
 )
 def test_fixed_window_gives_back_in_its_own_window(now: int, amount: int, taken: int | None, remaining: int) -> None:
     rule = FixedWindowRule(4, W)
     state = rule.give(rule.book(rule.initial(3), 3, 4), now, amount, taken)
     assert rule.remaining(state, now) == remaining
+
+
+def test_what_was_taken_in_an_earlier_window_frees_nothing_of_this_one() -> None:
+    rule = FixedWindowRule(4, W)
+    assert rule.give(rule.book((0, 4), 12, 3), 14, 2, 9) == (10, 3)
+    assert rule.give(rule.book((0, 4), 12, 3), 14, 2, 10) == (10, 1)
+    counter = SlidingWindowCounterRule(4, W)
+    assert [counter.give((20, 3, 1), 24, 2, taken) for taken in (9, 10)] == [(20, 3, 1), (20, 1, 1)]
+
+
+def test_the_windows_of_a_clock_begin_with_its_epoch() -> None:
+    for rule in (FixedWindowRule(4, W), SlidingWindowCounterRule(4, W)):
+        assert [rule.anchored(epoch).initial(25)[0] for epoch in (0, 3, -3)] == [20, 23, 17]
 
 
 def test_a_debt_can_be_given_back_later() -> None:
