@@ -3,7 +3,7 @@
 
 VENV ?= .venv
 PYTHON ?=
-JOBS ?= 5# more than there are cores: the tests of real servers mostly wait for them
+JOBS ?= 3# more than there are cores, because tests of real servers wait; each has to collect all tests, so not many more
 ARGS ?=
 
 BIN := $(VENV)/bin
