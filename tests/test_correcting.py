@@ -111,6 +111,30 @@ def test_what_others_have_spent_counts() -> None:
     assert third(SlidingWindow("9/2s"), Hints(wait=2.9, quotas=(Quota("all", 9, 0, 2.9),))) > 2.9
 
 
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_late_answer_tells_of_when_it_was_asked_for(left: int) -> None:
+    """The probe of a new window meets a server that has only begun to forget the last one, and its answer takes so long
+    that by then our own count has room for everybody: no news of others, and no lower limit."""
+
+    def told(remaining: int) -> Hints:
+        return Hints(wait=0.0 if remaining else 3.0, quotas=(Quota("all", 20, remaining, 3.0),))
+
+    async def main() -> float:
+        limiter = SlidingWindow("20/3s", hold=True)
+
+        async def call(takes: float, hints: Hints) -> None:
+            async with limiter.permit() as permit:
+                await asyncio.sleep(takes)
+                permit.observe(hints)
+
+        await asyncio.gather(call(0.001, told(1)), *(call(0.1, told(0)) for _ in range(19)))
+        await asyncio.gather(call(0.3, told(left)), *(call(0.001, Hints()) for _ in range(19)))
+        assert all(gate.learner is None for gate in limiter._core.gates.values())
+        return now()
+
+    assert 3.3 < run_virtual(main) < 3.5
+
+
 def test_windows_of_the_given_limit_cost_no_more_than_they_must() -> None:
     seconds, refused = run_virtual(lambda: fetched(SlidingWindow("20/3s", hold=True), window(20, 3), 60))
     assert refused == 0

@@ -2,7 +2,8 @@
 
 The counts here are exact, what a server tells is rounded, often by a second or two: where the server says "spent" of
 just this limit and it is spent by our own count, too, our count decides. Where the server tells less than our count
-(another process, a lower limit), or refuses soon again, a `Learner` is put over the rule: both must grant.
+(another process, a lower limit), or refuses soon again, a `Learner` is put over the rule: both must grant. An answer is
+compared with our count as it was when it was asked for: a late one would else look like less, as our count has gone on.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Corrections:
                 self._correct(gate)
             gate.corrected_at = now
         elif gate.learner is None:
-            if not hints.wait or hints.refused or not self._foreseen(gate, hints, now):
+            if not hints.wait or hints.refused or not self._foreseen(gate, place, hints):
                 return None
             gate.answered()
             gate.expect_less()
@@ -78,22 +79,22 @@ class Corrections:
         quotas = (replace(one, window=window) if known(one) else one for one in hints.quotas)
         return replace(hints, quotas=tuple(quotas))
 
-    def _foreseen(self, gate: Gate, hints: Hints, now: int) -> bool:
-        """Whether what the server calls spent is just this limit, and spent by our own count."""
+    def _foreseen(self, gate: Gate, place: Place, hints: Hints) -> bool:
+        """Whether what the server calls spent is just this limit, and was so by our own count, too, as it was asked."""
         rule = self.core.table.rule
         spent = [quota for quota in hints.quotas if quota.remaining is not None and quota.remaining < 1]
         if not spent or any(quota.limit != rule.most for quota in spent):
             return False
-        due = self.core.earliest(gate.key, now, 1, None)
+        due = self.core.earliest(gate.key, place.sent, 1, None)
         late = min(_ROUNDED, rule.period)
-        return due > now and now + ticks_of(hints.wait or 0.0) <= due + late
+        return due > place.sent and place.sent + ticks_of(hints.wait or 0.0) <= due + late
 
     def _contradicted(self, gate: Gate, place: Place, hints: Hints, now: int) -> bool:
         """Whether the server shows that less than the limit given is allowed."""
         if hints.refused:
             again = gate.reacted_at >= 0 and not gate.refusals and now - gate.reacted_at <= _SOON
             return again and place.sent > gate.reacted_at
-        remaining = self.core.facts(gate.key, now)[0]
+        remaining = self.core.facts(gate.key, place.sent)[0]
         least = remaining - self.core.table.rule.most / _TOLERANCE - 1
         return any(
             quota.limit and quota.reset_after is not None and 1 <= quota.remaining < least
