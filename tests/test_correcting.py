@@ -135,6 +135,34 @@ def test_a_late_answer_tells_of_when_it_was_asked_for(left: int) -> None:
     assert 3.3 < run_virtual(main) < 3.5
 
 
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_late_answer_in_steady_traffic_is_news(left: int) -> None:
+    """Others use nearly all of it, and we little, but all the time: what our log has forgotten meanwhile is no use of
+    ours."""
+
+    async def main() -> tuple[float, bool]:
+        limiter = SlidingWindow("20/3s")
+
+        async def call(takes: float, hints: Hints) -> None:
+            async with limiter.permit() as permit:
+                await asyncio.sleep(takes)
+                permit.observe(hints)
+
+        for _ in range(10):
+            await call(0.5, Hints())
+        told = Hints(wait=0.0 if left else 2.0, quotas=(Quota("all", 20, left, 2.0),))
+        late = asyncio.create_task(call(0.6, told))
+        await asyncio.sleep(0.55)
+        await call(0.001, Hints())  # with it the log forgets one
+        await late
+        waited = now()
+        await call(0.001, Hints())
+        return now() - waited, any(gate.learner is not None for gate in limiter._core.gates.values())
+
+    waited, corrected = run_virtual(main)
+    assert (waited > 1.9) if left == 0 else corrected
+
+
 def test_windows_of_the_given_limit_cost_no_more_than_they_must() -> None:
     seconds, refused = run_virtual(lambda: fetched(SlidingWindow("20/3s", hold=True), window(20, 3), 60))
     assert refused == 0

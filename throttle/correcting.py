@@ -2,8 +2,9 @@
 
 The counts here are exact, what a server tells is rounded, often by a second or two: where the server says "spent" of
 just this limit and it is spent by our own count, too, our count decides. Where the server tells less than our count
-(another process, a lower limit), or refuses soon again, a `Learner` is put over the rule: both must grant. An answer is
-compared with our count as it was when it was asked for: a late one would else look like less, as our count has gone on.
+(another process, a lower limit), or refuses soon again, a `Learner` is put over the rule: both must grant. While nearly
+all are held back after a spent window, an answer is compared with our count as it was when it was asked for: a late one
+would else look like less, as what our count has room for goes unused.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Corrections:
                 self._correct(gate)
             gate.corrected_at = now
         elif gate.learner is None:
-            if not hints.wait or hints.refused or not self._foreseen(gate, place, hints):
+            if not hints.wait or hints.refused or not self._foreseen(gate, place, hints, now):
                 return None
             gate.answered()
             gate.expect_less()
@@ -79,22 +80,23 @@ class Corrections:
         quotas = (replace(one, window=window) if known(one) else one for one in hints.quotas)
         return replace(hints, quotas=tuple(quotas))
 
-    def _foreseen(self, gate: Gate, place: Place, hints: Hints) -> bool:
-        """Whether what the server calls spent is just this limit, and was so by our own count, too, as it was asked."""
+    def _foreseen(self, gate: Gate, place: Place, hints: Hints, now: int) -> bool:
+        """Whether what the server calls spent is just this limit, and spent by our own count."""
         rule = self.core.table.rule
         spent = [quota for quota in hints.quotas if quota.remaining is not None and quota.remaining < 1]
         if not spent or any(quota.limit != rule.most for quota in spent):
             return False
-        due = self.core.earliest(gate.key, place.sent, 1, None)
+        at = _told_of(gate, place, now)
+        due = self.core.earliest(gate.key, at, 1, None)
         late = min(_ROUNDED, rule.period)
-        return due > place.sent and place.sent + ticks_of(hints.wait or 0.0) <= due + late
+        return due > at and at + ticks_of(hints.wait or 0.0) <= due + late
 
     def _contradicted(self, gate: Gate, place: Place, hints: Hints, now: int) -> bool:
         """Whether the server shows that less than the limit given is allowed."""
         if hints.refused:
             again = gate.reacted_at >= 0 and not gate.refusals and now - gate.reacted_at <= _SOON
             return again and place.sent > gate.reacted_at
-        remaining = self.core.facts(gate.key, place.sent)[0]
+        remaining = self.core.facts(gate.key, _told_of(gate, place, now))[0]
         least = remaining - self.core.table.rule.most / _TOLERANCE - 1
         return any(
             quota.limit and quota.reset_after is not None and 1 <= quota.remaining < least
@@ -108,3 +110,9 @@ class Corrections:
         gate.learner = learner = Learner(self.core.random)
         learner.begin(gate.flights - 1)
         gate.way_back = None
+
+
+def _told_of(gate: Gate, place: Place, now: int) -> int:
+    """The tick at which our count is compared with an answer: in steady traffic that of now, because a log forgets what
+    has run out, and would say "spent" of any tick before."""
+    return now if gate.way_back is None else place.sent
