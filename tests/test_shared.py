@@ -187,6 +187,22 @@ async def test_peek_takes_nothing_and_refund_gives_back(make: Any) -> None:
 
 
 @virtual
+async def test_half_a_character_is_no_key_of_a_store(make: Any) -> None:
+    store = Store()
+    limiter = make(counter=store, name="n")
+    said = r"a key in a shared counter must be a text that UTF-8 can spell, not '\\udcff'"
+    for verb in (limiter.acquire, limiter.try_acquire, limiter.peek, limiter.refund):
+        with pytest.raises(ValueError, match=said):
+            await verb(key="\udcff")
+    for verb in (limiter.__getitem__, limiter.reset, lambda key: limiter.pause(1, key=key)):
+        with pytest.raises(ValueError, match=said):
+            await verb("\udcff")
+    with pytest.raises(ValueError, match=r"a name in a shared counter .* not 'n\\ud800'"):
+        TokenBucket("1/s", counter=store, name="n\ud800")
+    await limiter.acquire(key="\N{GRINNING FACE}")
+
+
+@virtual
 async def test_settle_is_told_when_a_call_fails(make: Any) -> None:
     limiter = make(counter=Store(), name="n")
 

@@ -320,11 +320,16 @@ class Core(ABC):
 
     # ── verbs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def check_key(self, key: str) -> None:
+        """One clear error for what cannot be a key."""
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a key is a str, not {key!r}")
+
     def ask(self, cost: Any, key: str) -> Any:
         """The cost as the rule counts, of a key that is one; one clear error if that is wrong or can never be
         granted."""
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"a key is a str, not {key!r}")
+            self.check_key(key)  # type: ignore[unreachable]
         amount = self.cost(cost)
         self.check(amount, key)
         return amount

@@ -184,8 +184,7 @@ class BaseLimiter:
 
     def __getitem__(self, key: str) -> Bound:
         """This limiter bound to `key`: a `Limiter` that takes no further `key=`."""
-        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"a key is a str, not {key!r}")
+        self._core.check_key(key)
         return Bound(self, key)
 
 

@@ -39,6 +39,14 @@ _UNTOLD = TICKS // 20
 _LANES = 1000  # kept before those that nobody uses are forgotten
 
 
+def check_text(what: str, text: str) -> None:
+    """One clear error for a text that no store can keep."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as in file names that are not UTF-8
+        raise ValueError(f"{what} in a shared counter must be a text that UTF-8 can spell, not {text!r}") from None
+
+
 class Pace:
     """The earliest that anybody in line can be due: with what is booked, and behind it as the line stands.
 
@@ -105,6 +113,7 @@ class SharedCore(Core):
 
     def prepare(self, counter: Counter, name: str) -> None:
         """Called once, at construction; under `name` the counter keeps its pauses."""
+        check_text("a name", name)
         self.counter = counter
         self.name = name
         self.lanes = {}
@@ -138,6 +147,15 @@ class SharedCore(Core):
     def give_back(self, key: str, amounts: tuple[Exact, ...]) -> None:
         """To be given back with the next booking."""
         raise NotImplementedError
+
+    def check_key(self, key: str) -> None:
+        super().check_key(key)
+        check_text("a key", key)
+
+    def ask(self, cost: Any, key: str) -> Any:
+        if key.__class__ is str and not key.isascii():
+            check_text("a key", key)
+        return super().ask(cost, key)
 
     # ── what the gates ask ────────────────────────────────────────────────────────────────────────────────────────
 
