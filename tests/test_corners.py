@@ -635,3 +635,21 @@ def test_a_bell_of_a_combined_line_is_set_by_the_clock_that_its_member_read() ->
         assert loop.time() == pytest.approx(1, abs=1e-8)
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize("combined", [False, True])
+def test_what_was_booked_for_nothing_is_held_once_settled_though_its_key_was_forgotten(combined: bool) -> None:
+    async def main() -> None:
+        held = SlidingWindow("2/s", hold=True)
+        async with (AllOf(held) if combined else held).permit(0, key="k") as permit:
+            for number in range(20):
+                await asyncio.sleep(0.2)
+                await held.acquire(key=f"{number}")  # with other keys, the table forgets those that are as new
+            permit.settle(2)
+            assert (await held.peek(key="k")).remaining == 0
+            await held.acquire(key="k", cost=0)
+        assert (await held.peek(key="k")).retry_after == pytest.approx(1.0)
+        await asyncio.sleep(1)
+        assert (await held.peek(2, key="k")).allowed
+
+    run_virtual(main)

@@ -157,11 +157,12 @@ class CombinedCore(Core):
             if member.core.holds:
                 member.core.end(member.key(key), now, one, own)
 
-    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> None:
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> Any:
         holds = hold or (None,) * len(self.members)
-        for member, was, is_, own in zip(self.members, before, after, holds, strict=True):
-            if was != is_:
-                member.core.change(member.key(key), now, was, is_, taken, own)
+        return [
+            own if was == is_ else member.core.change(member.key(key), now, was, is_, taken, own)
+            for member, was, is_, own in zip(self.members, before, after, holds, strict=True)
+        ]
 
     def facts(self, key: str, now: int) -> tuple[Exact, int, bool]:
         facts = [member.core.facts(member.key(key), now) for member in self.members]

@@ -171,8 +171,8 @@ class Core(ABC):
         ...
 
     @abstractmethod
-    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> None:
-        """The true cost of what was taken for `before` is `after`."""
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> Any:
+        """The true cost of what was taken for `before` is `after`; its hold from now on, where it had one."""
         ...
 
     @abstractmethod
@@ -571,7 +571,9 @@ class Core(ABC):
         loop = running()
         with self as now:
             if gate.current():
-                self.change(gate.key, now, place.cost, after, place.taken, place.hold if held else None)
+                hold = self.change(gate.key, now, place.cost, after, place.taken, place.hold if held else None)
+                if held:
+                    place.hold = hold
                 self.stirred(gate.key, now, loop)
             place.cost = after
 

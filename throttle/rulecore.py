@@ -240,14 +240,18 @@ class RuleCore(HoldLane, Core):
         self._version += 1  # what was reset meanwhile holds nothing, but its window starts all the same
         self.table.put(key, rule.end(state, now, cost) if state is hold else rule.book(state, now, cost), now)
 
-    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> None:
+    def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> Any:
         rule: Any = self.table.rule
         self._version += 1
         if hold is None:
             if before != after:
                 self.table.give(key, now, before - after, taken)
-        elif self.table.get(key, now) is hold:
-            self.table.put(key, rule.hold(hold, now, after - before), now)
+            return None
+        state = self.table.get(key, now)
+        if state is not hold and before:
+            return hold  # what was reset meanwhile
+        self.table.put(key, rule.hold(state, now, after - before), now)
+        return state  # for nothing none was kept, if the key was idle
 
     def facts(self, key: str, now: int) -> tuple[Exact, int, bool]:
         rule: Any = self.table.rule
