@@ -551,3 +551,18 @@ def test_without_redis_py(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(ImportError, match=r"throttle-async\[redis\]"):
         RedisCounter("redis://localhost")
+
+
+def test_a_refund_of_the_first_contact_whose_reply_is_lost_counts_once(server: Server) -> None:
+    async def main() -> None:
+        async with RedisCounter(server.url) as counter:
+            await TokenBucket("1/h", burst=100, counter=counter, name="n").acquire(50)
+        proxy = Proxy(server)
+        async with proxy.running() as url, RedisCounter(url, on_outage="open") as counter:
+            limiter = TokenBucket("1/h", burst=100, counter=counter, name="n")
+            proxy.lose = True
+            await limiter.refund(10)  # carried out, but nobody hears of it
+            assert not proxy.lose
+            assert (await limiter.peek()).remaining == pytest.approx(60, abs=0.1)
+
+    run(main)

@@ -110,7 +110,7 @@ class RedisCounter:
         try:
             answer = await self._ask(script, digest, len(keys), [*keys, *arguments(asks, legs, floors)])
         except Outage:
-            if self.on_outage in ("wait", "raise"):
+            if self.on_outage in ("wait", "raise") or not self._reached:
                 raise
             return await self._without(asks)
         for index, name in enumerate(names):
@@ -237,8 +237,8 @@ class RedisCounter:
         return await self._do(ask)
 
     async def _do(self, work: Callable[[Any, Trip], Awaitable[Any]]) -> Any:
-        """What `work` with the client returns. Raises `Outage` where the server has been reached before and is not now,
-        else `CounterUnavailable`; what may have been sent is never sent again."""
+        """What `work` with the client returns. Raises `Outage` where the server cannot be reached, `CounterUnavailable`
+        where it refuses; what may have been sent is never sent again."""
         from redis.exceptions import NoScriptError, RedisError
 
         if self._process != os.getpid():
@@ -260,11 +260,11 @@ class RedisCounter:
                     sent = trip.sent and not is_unsent(error)
                     if self._reached:
                         self._lost(why, time.monotonic() - started if probes else 0.0)
-                        waits = self.on_outage == "wait"
-                        raise Outage(f"{self!r} cannot be reached: {why}", sent=sent, waits=waits) from error
-                    if sent or time.monotonic() + _AGAIN > give_up:
-                        raise CounterUnavailable(f"{self!r} cannot be reached: {why}") from error
-                    await asyncio.sleep(_AGAIN)
+                    elif not sent and time.monotonic() + _AGAIN <= give_up:
+                        await asyncio.sleep(_AGAIN)
+                        continue
+                    waits = self._reached and self.on_outage == "wait"
+                    raise Outage(f"{self!r} cannot be reached: {why}", sent=sent, waits=waits) from error
         self._reached = True
         if self._away:
             self._away = False
