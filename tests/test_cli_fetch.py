@@ -20,6 +20,7 @@ import pytest
 from servers.odd import Server, odd_server
 
 from throttle.cli.app import run
+from throttle.cli.probe import without_secrets
 
 pytestmark = pytest.mark.server
 ON_SCREEN = {**os.environ, "TERM": "xterm"}  # what a terminal says of itself
@@ -305,3 +306,26 @@ def test_usage_errors_are_one_line(arguments: list[str], message: str, capfd: py
     assert run(["fetch", *arguments]) == 2
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith(f"throttle: {message}")
+
+
+SECRETS = {
+    "https://me:secret@[::1]:8/a/@b?page=3&token=abc&q=1e9#part": "https://[::1]:8/a/@b?page=3&token=…&q=…",
+    "http://me:se?c#r@127.0.0.1/x?": "http://127.0.0.1/x?",
+    "me:secret@host?abc&&n=1234567890": "host?…&&n=…",
+    "nonsense": "nonsense",
+}
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_what_is_told_of_a_url(url: str) -> None:
+    assert without_secrets(url) == SECRETS[url]
+
+
+def test_no_error_line_tells_a_secret(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    url = "http://me:secret@127.0.0.1:1/items?token=secret&page=3"
+    assert run(["fetch", url, "--attempts", "1", "--out", str(out)]) == 1
+    assert run(["probe", url]) == 1
+    said = capfd.readouterr().err
+    assert said.count("http://127.0.0.1:1/items?token=…&page=3: ConnectError") == 2
+    assert "secret" not in said
+    assert next(iter(records(out).values()))["url"] == url  # a second run goes on by it

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from .. import AllOf, Rate, Retry, RetryAfterTooLong, SlidingWindow, Throttle, ThrottleTransport
 from ..events import Event, Paused, Refused
-from .probe import reason, with_agent
+from .probe import reason, with_agent, without_secrets
 from .results import Results
 
 __all__ = ["Options", "run_fetch"]
@@ -229,7 +229,8 @@ class Watch:
         failed = "error" in record
         self.tally["failed" if failed else "fetched"] += 1
         if failed:
-            self.console.print(f"failed {record['url']}: {record['error']}", markup=False, highlight=False)
+            url = without_secrets(record["url"])
+            self.console.print(f"failed {url}: {record['error']}", markup=False, highlight=False)
         self.progress.update(self.bar, advance=1)
 
     def summary(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +17,7 @@ from .. import __version__
 from ..hints import Hints, read_hints
 from ..listening import leaves_of
 
-__all__ = ["reason", "run_probe", "with_agent"]
+__all__ = ["reason", "run_probe", "with_agent", "without_secrets"]
 
 MOST = 65536  # bytes of the body that are looked at
 
@@ -25,6 +26,24 @@ def with_agent(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The headers of a request: those given, and who asks, unless they say so themselves."""
     named = any(name.lower() == "user-agent" for name, _ in headers)
     return headers if named else [("User-Agent", f"throttle/{__version__}"), *headers]
+
+
+def without_secrets(url: str) -> str:
+    """A URL as others may see it: without user, password and what its query says, but for numbers.
+
+    >>> without_secrets("https://me:secret@api.example.com/items?page=3&token=abc")
+    'https://api.example.com/items?page=3&token=…'
+    """
+    url = re.sub(r"(^|//)[^/]*@", r"\1", url)
+    place, mark, query = url.partition("#")[0].partition("?")
+    return place + mark + "&".join(map(_without_value, query.split("&")))
+
+
+def _without_value(field: str) -> str:
+    name, sign, value = field.partition("=")
+    if not sign:
+        return name and "…"
+    return field if value.isdigit() and len(value) < 10 else f"{name}=…"
 
 
 def reason(error: BaseException) -> str:
@@ -61,7 +80,7 @@ def run_probe(url: str, *, timeout: float, headers: list[tuple[str, str]], as_js
     try:
         response, hints = asyncio.run(ask(url, timeout, headers))
     except Exception as error:  # whatever a URL and its server can do is one line
-        raise click.ClickException(f"{url}: {reason(error)}") from error
+        raise click.ClickException(f"{without_secrets(url)}: {reason(error)}") from error
     if as_json:
         click.echo(json.dumps({"url": str(response.url), "status": response.status_code, **asdict(hints)}))
         return 0
