@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -176,6 +177,8 @@ async def test_the_permit_is_at_hand_inside() -> None:
             permit.settle(1)
         with pytest.raises(TypeError, match=r"observe takes Hints, as read_hints\(\) gives them, not 429"):
             permit.observe(429)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="observe takes Hints"):
+            permit.observe(SimpleNamespace(refused=True))  # type: ignore[arg-type]
 
     await work()
     assert current_permit() is None

@@ -89,7 +89,9 @@ class Permit:
 
     def observe(self, hints: Hints) -> None:
         """Tell the limiter what the server answered: a refusal or a spent quota holds back everybody of this key."""
-        if not hasattr(hints, "refused"):
+        from .hints import Hints  # with its tables of vendors: not for those who only count
+
+        if not isinstance(hints, Hints):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"observe takes Hints, as read_hints() gives them, not {hints!r}")
         self.hear(hints, hints)
 
