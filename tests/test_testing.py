@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import gc
+import os
 import signal
 import socket
 import threading
@@ -23,7 +24,7 @@ from throttle import Constant, Retry, SlidingWindow, TokenBucket
 from throttle.clock import REAL, Clock, current_clock, default_clock, loop_clocks
 from throttle.counters import MemoryCounter
 from throttle.hints import Hints
-from throttle.testing import VirtualClock, no_waits, run_virtual
+from throttle.testing import VirtualClock, no_waits, run_virtual, virtual
 from throttle.testing.virtual import RunClock, virtual_time
 
 
@@ -566,3 +567,55 @@ def test_a_call_made_already_is_one_clear_error() -> None:
 def test_a_clock_is_moved_by_a_number(seconds: Any) -> None:
     with pytest.raises(TypeError, match="a clock is advanced by a number of seconds, not"):
         VirtualClock().advance(seconds)
+
+
+# ── a program that nothing can wake ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def no_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(virtual.threading, "enumerate", lambda: [threading.current_thread()])  # pytest may have some
+
+
+@pytest.mark.usefixtures("no_other_threads")
+def test_a_program_that_nothing_can_wake_is_ended() -> None:
+    cleaned: list[float] = []
+
+    async def stuck() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.Event().wait(), name="other")
+                await asyncio.sleep(3)
+        finally:
+            await asyncio.sleep(5)
+            cleaned.append(now())
+
+    with pytest.raises(RuntimeError, match=r"nothing can wake .*stuck > .*__aexit__, other in Event.wait$"):
+        run_virtual(stuck)
+    assert cleaned == [8]
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals go to the main thread")
+@pytest.mark.usefixtures("no_other_threads")
+def test_signals_and_jobs_may_wake_a_program() -> None:
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Future[str] = loop.create_future()
+        loop.add_signal_handler(signal.SIGUSR1, heard.set_result, "heard")
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        await heard
+        loop.remove_signal_handler(signal.SIGUSR1)
+        return await asyncio.to_thread(lambda: time.sleep(0.05) or "done")
+
+    assert run_virtual(main) == "done"
+
+
+def test_another_thread_may_wake_a_program() -> None:
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[str] = loop.create_future()
+        thread = threading.Timer(0.05, loop.call_soon_threadsafe, (told.set_result, "told"))
+        thread.start()
+        return await told
+
+    assert run_virtual(main) == "told"

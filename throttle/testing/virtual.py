@@ -7,6 +7,7 @@ import inspect
 import math
 import selectors
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ class _VirtualSelector(selectors.BaseSelector):
         self._loop = loop
         self.real: selectors.BaseSelector = loop._selector
         self._busy = busy  # whether a job runs in a thread
+        self.ends = False  # whether a program that nothing can wake is ended
         self._unheard = 0
         self.time: float = 0.0
 
@@ -75,6 +77,8 @@ class _VirtualSelector(selectors.BaseSelector):
         ready = self.real.select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
+        if timeout is None and alone and self.ends and self._lost():
+            raise RuntimeError(f"nothing can wake this program any more; what waits: {_waiting(self._loop)}")
         if timeout is None or self._busy():
             return self.real.select(None if timeout is None else 0.05)
         if not alone and self._waits_for_others():
@@ -83,6 +87,11 @@ class _VirtualSelector(selectors.BaseSelector):
                 return ready
         self.jump(timeout)
         return []
+
+    def _lost(self) -> bool:
+        """Whether it is certain that nobody will write to that pipe: no job, no other thread, no signal."""
+        others = any(thread is not threading.current_thread() for thread in threading.enumerate())
+        return not (others or self._busy() or getattr(self._loop, "_signal_handlers", None))
 
     def _waits_for_others(self) -> bool:
         """Whether a pipe, or a connection to somebody outside this loop, is open for reading or writing."""
@@ -103,6 +112,19 @@ class _VirtualSelector(selectors.BaseSelector):
             finally:
                 sock.detach()
         return any(peer not in ours for peer in peers)
+
+
+def _waiting(loop: Any) -> str:
+    """The tasks of a loop, and what each of them awaits."""
+    told: list[str] = []
+    for task in asyncio.all_tasks(loop):
+        names: list[str] = []
+        step: Any = task.get_coro()
+        while hasattr(step, "cr_code"):
+            names.append(step.cr_code.co_qualname)
+            step = step.cr_await
+        told.append(f"{task.get_name()} in {' > '.join(names)}")
+    return ", ".join(sorted(told))
 
 
 class _VirtualTime:
@@ -128,6 +150,10 @@ class _VirtualTime:
         loop = self._loop
         loop._selector, loop.time = self._selector, self._selector.now
         loop.run_in_executor, loop.shutdown_default_executor = self._in_executor, self._shut_down
+
+    def end_if_lost(self) -> None:
+        """A program that nothing can wake any more is ended, by a `RuntimeError`."""
+        self._selector.ends = True
 
     def take_off(self) -> None:
         """The loop's time is real again."""
@@ -236,7 +262,8 @@ def run_virtual(program: Callable[..., Awaitable[T]], *args: Any) -> T:
 
     Where every task waits, time jumps to the next deadline: hours pass in milliseconds. `asyncio.sleep`, timeouts and
     every limiter on the default clock follow, counting from 0.0 s. Sockets and threads run in real time, and virtual
-    time waits for them.
+    time waits for them. Where nothing can wake any task any more, `RuntimeError` tells what each of them awaits (not
+    while another thread runs, which perhaps could).
 
     >>> async def nap():
     ...     await asyncio.sleep(3600)
@@ -257,4 +284,5 @@ def run_virtual(program: Callable[..., Awaitable[T]], *args: Any) -> T:
         return await program(*args)
 
     with _virtual(loop) as time, asyncio.Runner(loop_factory=lambda: loop) as runner:
+        time.end_if_lost()
         return runner.run(main())
