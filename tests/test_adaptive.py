@@ -16,6 +16,7 @@ from throttle.hints import Hints, Quota
 from throttle.ledger import Flight, Ledger
 from throttle.rates import TICKS
 from throttle.resets import Stamp
+from throttle.testing import run_virtual
 
 
 def now() -> float:
@@ -381,6 +382,79 @@ async def test_as_a_member_of_a_combined_limiter() -> None:
     both = AllOf(AdaptiveLimiter(initial="2/s"), TokenBucket("100/s"))
     await asyncio.gather(*(both.acquire(max_wait=9) for _ in range(5)))
     assert now() == pytest.approx(2, abs=0.4)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_member_that_learns_hears_of_permits_of_the_whole(depth: int) -> None:
+    """A bucket of 10/s that tells nothing: each refusal is heard by who can learn from it."""
+    left, last = 10.0, 0.0
+
+    def server(at: float) -> Hints:
+        nonlocal left, last
+        left, last = min(10.0, left + (at - last) * 10), at
+        refused = left < 1
+        left -= not refused
+        return Hints(refused=refused)
+
+    limiter: Any = AdaptiveLimiter()
+    for _ in range(depth):
+        limiter = AllOf(limiter, TokenBucket("1000/s"))
+
+    async def main() -> tuple[float, int]:
+        todo = list(range(120))
+        refused = 0
+
+        async def work() -> None:
+            nonlocal refused
+            while todo:
+                item = todo.pop()
+                async with limiter.permit() as permit:
+                    await asyncio.sleep(0.02)
+                    hints = server(now())
+                    permit.observe(hints)
+                if hints.refused:
+                    refused += 1
+                    todo.append(item)
+
+        await asyncio.gather(*(work() for _ in range(20)))
+        return now(), refused
+
+    seconds, refused = run_virtual(main)
+    assert refused < 60  # 25 as it would alone; 170 where none learns
+    assert seconds < 15
+
+
+@virtual
+async def test_a_member_that_learns_starts_with_one() -> None:
+    learns = AdaptiveLimiter()
+    both = AllOf(learns, TokenBucket("100/s"))
+    async with both.permit():
+        decision = await both.peek()
+        assert (decision.allowed, decision.exact) == (False, False)
+        waiter = asyncio.create_task(both.acquire())
+        await asyncio.sleep(0.5)
+        assert not waiter.done()
+    await asyncio.sleep(0)
+    assert waiter.done()
+    assert now() == 0.5
+
+
+@virtual
+async def test_a_permit_of_the_whole_that_nobody_took_is_not_under_way() -> None:
+    learns, pace = AdaptiveLimiter(), TokenBucket("1/s", burst=1)
+    both = AllOf(learns, pace)
+    await pace.acquire()
+
+    async def work() -> None:
+        async with both.permit():
+            raise AssertionError
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.5)
+    asyncio.get_running_loop().call_later(0.5, task.cancel)
+    await asyncio.gather(task, return_exceptions=True)
+    async with asyncio.timeout(1), both.permit():
+        assert now() == 1
 
 
 @virtual

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from throttle import AllOf, SlidingWindow, Throttle, TokenBucket
+from throttle import AllOf, Retry, RetryAfterTooLong, SlidingWindow, Throttle, TokenBucket, current_permit
 from throttle.hints import Hints, Quota
 from throttle.testing import run_virtual
 
@@ -249,10 +250,93 @@ def test_a_limiter_without_a_limit_is_left_alone() -> None:
     assert all(gate.learner is None for gate in api.limiter._core.gates.values())  # type: ignore[union-attr]
 
 
-def test_members_of_combined_limiters_are_left_alone() -> None:
-    limiter = AllOf(TokenBucket("40/s"), TokenBucket("50/s"))
-    _, refused = run_virtual(lambda: fetched(limiter, bucket(10, 10), 30))
+def test_members_of_combined_limiters_are_left_alone_where_nobody_says_whose_limit_it_is() -> None:
+    one, two = TokenBucket("40/s"), TokenBucket("50/s")
+    _, refused = run_virtual(lambda: fetched(AllOf(one, two), bucket(10, 10), 30))
     assert refused
+    run_virtual(lambda: ask(one, TWO_LEFT))
+    assert all(gate.learner is None for limiter in (one, two) for gate in limiter._core.gates.values())
+
+
+@pytest.mark.parametrize("tokens", [SlidingWindow("20/10s", hold=True), TokenBucket("20/10s")], ids=["hold", "bucket"])
+def test_a_member_hears_what_is_left_of_the_quota_named_like_it(tokens: Any) -> None:
+    """Others spend half of the tokens at the start of each window."""
+    by_windows = window(20, 10, others=10)
+
+    def server(at: float) -> Hints:
+        hints = by_windows(at)
+        return replace(hints, quotas=tuple(replace(quota, name="input-tokens") for quota in hints.quotas))
+
+    limiter = AllOf(requests=TokenBucket("500/min"), input_tokens=tokens)
+    seconds, refused = run_virtual(lambda: fetched(limiter, server, 40, tasks=5))
+    assert refused <= 6
+    assert seconds < 55
+
+
+def test_a_quota_of_no_name_is_that_of_the_member_with_this_limit() -> None:
+    """As GitHub tells of the hour, beside a limit that it does not tell of."""
+
+    async def main(limiter: AllOf) -> float:
+        for _ in range(2):
+            await ask(limiter, Hints(quotas=(Quota("core", 20, 2, 30.0),)))
+        await ask(limiter, Hints(quotas=(Quota(None, 20, 0, 30.0),), wait=30.0))
+        await limiter.acquire()
+        return now()
+
+    hour, points, same = SlidingWindow("20/h"), TokenBucket("900/min"), TokenBucket("20/h")
+    for combined in (AllOf(primary=hour, points=points), AllOf(hour, points)):
+        assert 29 < run_virtual(main, combined) < 31
+        assert [gate.learner is not None for gate in hour._core.gates.values()] == [True]
+    for members in ({"hour": hour["all"], "points": points}, {"hour": hour, "same": same}):
+        assert 29 < run_virtual(main, AllOf(**members)) < 31  # whose it is can only be guessed: all are held back
+        assert not any(gate.learner for gate in hour._core.gates.values())
+
+
+def test_a_correction_of_a_member_holds_for_whoever_takes_there() -> None:
+    async def main() -> None:
+        tokens = TokenBucket("10/s", burst=20)
+        limiter = AllOf(tokens=tokens)
+        await ask(limiter, Hints(quotas=(replace(TWO_LEFT.quotas[0], name="tokens"),)))
+        await limiter.acquire()
+        async with limiter.permit(0):
+            pass
+        assert (await tokens.peek()).allowed
+        await ask(tokens, Hints())
+        for one in (tokens, limiter):
+            assert 29 < (await one.peek()).retry_after < 31
+        await ask(limiter, Hints())
+        assert 29 < now() < 31
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("when", ["before", "in line"])
+@pytest.mark.parametrize("make", [TokenBucket, AllOf])
+def test_what_a_member_waits_for_too_long_for_is_not_waited_out(make: Any, when: str) -> None:
+    async def main() -> None:
+        tokens = make("1000/min")
+        api = Throttle(AllOf(tokens=tokens), retry=Retry(on=OSError, max_retry_after=60))
+
+        @api
+        async def call() -> None:
+            permit = current_permit()
+            assert permit is not None
+            permit.observe(Hints(quotas=(Quota("tokens", 1000, 0, 7200.0),)))
+
+        if when == "before":
+            await call()
+        else:
+            tokens.pause(9)
+        waiter = asyncio.create_task(call())
+        await asyncio.sleep(1)
+        if when == "in line":
+            tokens.pause(7200)
+        with pytest.raises(RetryAfterTooLong) as refused:
+            await waiter
+        assert 7199 <= refused.value.retry_after <= 7200
+        assert now() == 1
+
+    run_virtual(main)
 
 
 def test_after_a_minute_without_a_contradiction_the_given_limit_is_right_again() -> None:

@@ -20,8 +20,8 @@ class AllOf(BaseLimiter):
     cost for every member; a mapping names costs, members that it does not name pay 1. A bound member keeps its key,
     others get the call's; a rate or its spelling is a `SlidingWindow` of its own. It has a line of its own and holds no
     place in its members' lines; a member that has refused the same head for longer than its own period lets that head
-    go first. `remaining` of a decision is the least of the members'. Raises `ValueError` where members do not share one
-    counter and clock.
+    go first. What a server tells of a quota corrects the member of its name, or else of its limit. `remaining` of a
+    decision is the least of the members'. Raises `ValueError` where members do not share one counter and clock.
 
     >>> from throttle import TokenBucket
     >>> limiter = AllOf(requests=TokenBucket("500/min"), tokens=TokenBucket("30000/min"))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .clock import Clock, ticks_of
 from .core import Core
 from .gate import Gate
 from .limiter import BaseLimiter, Bound
 from .rates import Exact
-from .waiting import Place
+from .waiting import Claim, Place
 
 if TYPE_CHECKING:
-    from .hints import Hints
+    from .hints import Hints, Quota
 
 __all__ = ["CombinedCore", "Member"]
 
@@ -36,6 +36,13 @@ class Member:
 
     def key(self, key: str) -> str:
         return key if self.bound is None else self.bound
+
+
+class Out(NamedTuple):
+    """What one permit has out at the members: the hold of each, and the flights of those that learn, at their gates."""
+
+    holds: list[Any]
+    flights: list[tuple[Gate, Place]]
 
 
 class _Look:
@@ -147,22 +154,56 @@ class CombinedCore(Core):
             gate = core.gates.get(member_key)
             if gate is not None:
                 gate.overtaken(now)
-        return holds
+        return Out(holds, self._flights(key, now, parts, holds)) if held else None
+
+    @staticmethod
+    def _flights(key: str, now: int, parts: list[tuple[Member, Any]], holds: list[Any]) -> list[tuple[Gate, Place]]:
+        """Tell the members that learn what is sent."""
+        flights: list[tuple[Gate, Place]] = []
+        for (member, one), hold in zip(parts, holds, strict=True):
+            core, member_key = member.core, member.key(key)
+            if isinstance(hold, Out):
+                flights += hold.flights
+                continue
+            gate = core.gate(member_key, now) if core.learns else core.gates.get(member_key)
+            if gate is not None and gate.learner is not None and not core.free(one):
+                place = _stand_in(one, now)
+                gate.flights += 1
+                place.probe, place.flight = gate.learner, gate.learner.sent(now, one, lands=True)
+                flights.append((gate, place))
+        return flights
+
+    @staticmethod
+    def _land(flights: list[tuple[Gate, Place]], sent: int, now: int, *, answered: bool, contended: bool) -> None:
+        """Tell the members that learn that the work has ended."""
+        for gate, place in flights:
+            gate.flights -= 1
+            place.probe.landed(place.flight._replace(sent=sent), now, answered=answered, contended=contended)
+
+    def landed(self, gate: Gate, place: Place, now: int, loop: Any, *, answered: bool = False) -> None:
+        flights: list[tuple[Gate, Place]] = [] if place.hold is None else place.hold.flights
+        self._land(flights, place.sent, now, answered=answered, contended=len(gate.line) > 0)
+        super().landed(gate, place, now, loop, answered=answered)
+        for one, _ in flights:
+            one.core.stirred(one.key, now, loop)
 
     def undo(self, key: str, now: int, cost: Any, taken: int, hold: Any) -> None:
         self.change(key, now, cost, self.cost(0), taken, hold)
+        if hold is not None:
+            self._land(hold.flights, taken, now, answered=False, contended=False)
 
     def end(self, key: str, now: int, cost: Any, hold: Any) -> None:
-        for member, one, own in zip(self.members, cost, hold, strict=True):
+        for member, one, own in zip(self.members, cost, hold.holds, strict=True):
             if member.core.holds:
                 member.core.end(member.key(key), now, one, own)
 
     def change(self, key: str, now: int, before: Any, after: Any, taken: int | None, hold: Any) -> Any:
-        holds = hold or (None,) * len(self.members)
-        return [
+        holds = (None,) * len(self.members) if hold is None else hold.holds
+        holds = [
             own if was == is_ else member.core.change(member.key(key), now, was, is_, taken, own)
             for member, was, is_, own in zip(self.members, before, after, holds, strict=True)
         ]
+        return None if hold is None else hold._replace(holds=holds)
 
     def facts(self, key: str, now: int) -> tuple[Exact, int, bool]:
         facts = [member.core.facts(member.key(key), now) for member in self.members]
@@ -194,16 +235,59 @@ class CombinedCore(Core):
             member.core.renew(None if key is None else member.key(key), now, loop)
         super().renew(key, now, loop)
 
+    def told_until(self, key: str) -> int:
+        gates = [(member.core, member.core.gates.get(member.key(key))) for member in self.members]
+        return max(core.paused_until if gate is None else gate.patience_until() for core, gate in gates)
+
     def news(self, gate: Gate, place: Place, hints: Hints, now: int, loop: Any) -> bool:
-        """What is said of a quota named like a member goes to that member; the rest to the common gate."""
-        told = {quota.name.replace("-", "_"): quota for quota in hints.quotas if quota.name}
+        """What is said of a member's quota goes to that member; the rest to those that learn, or, where none does, to
+        the common gate."""
+        flights: dict[Gate, Place] = {} if place.hold is None else dict(place.hold.flights)
+        for at in flights.values():
+            at.sent = place.sent
         spent = 0.0
-        for member in self.members:
-            quota = told.get((member.name or "").replace("-", "_"))
-            if quota and quota.remaining is not None and quota.remaining < 1 and quota.reset_after:
-                spent = max(spent, quota.reset_after)
-                key = member.key(gate.key)
-                member.core.gate(key, now).spent(ticks_of(quota.reset_after), now, loop)
+        for member, cost, quota, wait in self._told(place.cost, hints.quotas) if hints.quotas else ():
+            own = member.core.gate(member.key(gate.key), now)
+            at = flights.get(own) or _stand_in(cost, place.sent)
+            part = replace(hints, refused=False, retry_after=None, wait=wait, quotas=(quota,))
+            if member.core.corrected(own, at, part, gate.flights, now, loop) is None and wait:
+                own.spent(ticks_of(wait), now, loop)
+            spent = max(spent, wait)
+            member.core.tidy(own, now)
         if spent and (hints.wait or 0.0) <= spent:
             hints = replace(hints, wait=1e-9 if hints.refused else 0.0)
-        return super().news(gate, place, hints, now, loop)
+        counts = [own.core.news(own, at, hints, now, loop) for own, at in flights.items() if own.core.learns]
+        return any(counts) if counts else super().news(gate, place, hints, now, loop)
+
+    def _told(self, cost: Any, quotas: tuple[Quota, ...]) -> Iterator[tuple[Member, Any, Quota, float]]:
+        """The members of which quotas are told, and for how long nothing is left: by their names, or, where a quota has
+        no member's name, by their limits, if one has this very limit. Then what is spent holds all of them."""
+        told = [(_plain(quota.name or ""), quota) for quota in quotas]
+        named = {name: quota for name, quota in told if name}
+        names = {_plain(member.name) for member in self.members if member.name}
+        others: dict[Any, Quota] = {quota.limit: quota for name, quota in told if quota.limit and name not in names}
+        limits = [member.core.most for member in self.members] if others else []
+        for member, one in zip(self.members, cost, strict=True):
+            quota, most = named.get(_plain(member.name or "")), member.core.most
+            if member.core.learns:
+                continue
+            if quota is not None:
+                yield member, one, quota, _reset(quota)
+            elif most in others and limits.count(most) == 1 and member.bound is None:
+                yield member, one, others[most], 0.0
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _reset(quota: Quota) -> float:
+    """Seconds for which nothing is left; 0.0 if something is."""
+    return quota.reset_after or 0.0 if quota.remaining is not None and quota.remaining < 1 else 0.0
+
+
+def _stand_in(cost: Any, now: int) -> Place:
+    """A permit at the gate of a member, taken as part of another."""
+    place = Claim(cost, 0, holding=True)
+    place.taken = place.sent = now
+    return place

@@ -42,6 +42,7 @@ class Core(ABC):
     remote: bool = False  # whether the counts are in a shared store
     ends: bool = True  # whether it wants to know when work has ended of which no gate knows
     gateless: bool = False  # whether permits can be out of which no gate knows
+    learns: bool = False  # whether each gate finds out its limit
     combines: bool = False  # whether it wants to know who is the head of a line, and from when on it is granted
 
     def __init__(self, guard: Guard, clock: Clock | None) -> None:
@@ -106,6 +107,11 @@ class Core(ABC):
         return None
 
     # ── what a rule answers (B027: what concerns only some kinds does nothing in the others) ──────────────────────────
+
+    @property
+    def most(self) -> Exact | None:
+        """Where there is a rule: what it grants at once."""
+        return None
 
     @property
     @abstractmethod
@@ -180,6 +186,10 @@ class Core(ABC):
         """Remaining permits, the tick at which all is as new, and whether forecasts are exact."""
         ...
 
+    def told_until(self, key: str) -> int:
+        """Where this combines others: the tick up to which they hold `key` back, as callers are told it."""
+        return 0
+
     def forget(self, key: str, place: Place) -> None:  # noqa: B027
         """`place` is no longer the head of its line, or hangs on something other than time."""
 
@@ -198,6 +208,11 @@ class Core(ABC):
         if hints.wait:
             gate.spent(ticks_of(hints.wait), now, loop)
         return True
+
+    def corrected(self, gate: Gate, place: Place, hints: Hints, others: int, now: int, loop: Any) -> bool | None:
+        """What the server said of this limit to a permit of a combined one, of which `others` are under way; None where
+        it shows nothing that is not known."""
+        return None
 
     # ── what the gates ask ────────────────────────────────────────────────────────────────────────────────────────
 

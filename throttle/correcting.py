@@ -32,10 +32,11 @@ _TOLERANCE = 20  # what is told may be less than our own count by one in so many
 class Corrections:
     """What the gates of one rule hear."""
 
-    __slots__ = ("core",)
+    __slots__ = ("_others", "core")
 
-    def __init__(self, core: RuleCore) -> None:
+    def __init__(self, core: RuleCore, others: int = 0) -> None:
         self.core: RuleCore = core
+        self._others = others  # under way through combined limiters
 
     def hear(self, gate: Gate, place: Place, hints: Hints, now: int, loop: object) -> bool | None:
         """Deal with an answer; whether a refusal counts as an attempt. None: nothing to correct, the gate's own way."""
@@ -108,7 +109,7 @@ class Corrections:
         from .adaptive import Learner  # most limits that are given are right
 
         gate.learner = learner = Learner(self.core.random)
-        learner.begin(gate.flights - 1)
+        learner.begin(self._others + gate.flights - 1)
         gate.way_back = None
 
 

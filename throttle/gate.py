@@ -114,7 +114,7 @@ class Gate:
 
     def patience_until(self) -> int:
         """The same as callers are told it: what a server said, to the tick."""
-        told = max(self.told_until, self.core.paused_until)
+        told = max(self.told_until, self.core.paused_until, self.core.told_until(self.key))
         return told if self.learner is None else max(told, self.learner.told_until())
 
     def probing(self) -> bool:

@@ -73,6 +73,10 @@ class Guests:
         first = self.favoured(gate, now)
         if not gate.line or (first is not None and first is guest):
             due: int = max(gate.held_until(), gate.core.earliest(gate.key, now, cost, guest))
+            if gate.learner is not None:
+                due = gate.slower(now, cost, due)
+                if gate.learner.full():
+                    return max(due, now + gate.core.period)  # it is told when an answer comes
             if due > now or first is None or first is guest or self.spare(gate, now, cost):
                 return due
         known = self._guests.get(guest) if guest is not None else None

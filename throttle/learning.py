@@ -46,6 +46,8 @@ class _Look:
 class LearningCore(Core):
     """No rule: what was learned at each gate."""
 
+    learns = True
+
     def __init__(self, initial: Rate | None, minimum: Rate | None, maximum: Rate | None) -> None:
         super().__init__(PROCESS.guard, None)
         _check_order(minimum, initial, maximum)

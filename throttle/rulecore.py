@@ -94,6 +94,10 @@ class RuleCore(HoldLane, Core):
         return self.ends
 
     @property
+    def most(self) -> Exact:
+        return self.table.rule.most
+
+    @property
     def period(self) -> int:
         return self.table.rule.period
 
@@ -259,11 +263,16 @@ class RuleCore(HoldLane, Core):
         return rule.remaining(state, now), rule.full_at(state, now), rule.exact(state)
 
     def news(self, gate: Gate, place: Place, hints: Hints, now: int, loop: Any) -> bool:
-        if self.__class__ is RuleCore and not self.joined and self.table.rule.kind != "unlimited":
-            heard = Corrections(self).hear(gate, place, hints, now, loop)
+        if gate.learner is not None or not self.joined:
+            heard = self.corrected(gate, place, hints, 0, now, loop)
             if heard is not None:
                 return heard
         return super().news(gate, place, hints, now, loop)
+
+    def corrected(self, gate: Gate, place: Place, hints: Hints, others: int, now: int, loop: Any) -> bool | None:
+        if self.__class__ is not RuleCore or self.table.rule.kind == "unlimited":
+            return None
+        return Corrections(self, others).hear(gate, place, hints, now, loop)
 
     def clear(self, key: str | None) -> None:
         self._version += 1
