@@ -329,3 +329,11 @@ def test_no_error_line_tells_a_secret(out: Path, capfd: pytest.CaptureFixture[st
     assert said.count("http://127.0.0.1:1/items?token=…&page=3: ConnectError") == 2
     assert "secret" not in said
     assert next(iter(records(out).values()))["url"] == url  # a second run goes on by it
+
+
+def test_a_proxy_that_is_none_is_one_line(out: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "htp://me:secret@127.0.0.1:1")
+    assert run(["fetch", "http://127.0.0.1:1/", "--out", str(out)]) == 1
+    said = capfd.readouterr().err
+    assert re.fullmatch(r"throttle: ValueError: Unknown scheme for proxy URL .*\n", said)
+    assert "secret" not in said

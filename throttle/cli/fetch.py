@@ -66,13 +66,17 @@ def limiter_for(options: Options) -> AllOf | None:
 
 
 def client_for(options: Options, watch: Callable[[Event], None]) -> httpx.AsyncClient:
-    """A client whose every request, redirects too, waits its turn; it keeps the proxies of the environment."""
-    client = httpx.AsyncClient(
-        headers=with_agent(options.headers),
-        timeout=httpx.Timeout(options.timeout, pool=None),
-        limits=httpx.Limits(max_connections=options.concurrency),  # bodies count as requests under way, too
-        follow_redirects=True,
-    )
+    """A client whose every request, redirects too, waits its turn; it keeps the proxies of the environment. Raises
+    `ClickException`."""
+    try:
+        client = httpx.AsyncClient(
+            headers=with_agent(options.headers),
+            timeout=httpx.Timeout(options.timeout, pool=None),
+            limits=httpx.Limits(max_connections=options.concurrency),  # bodies count as requests under way, too
+            follow_redirects=True,
+        )
+    except Exception as error:  # a proxy or a file of certificates in the environment that is none
+        raise click.ClickException(reason(error)) from error
     retry = Retry.for_http(attempts=options.attempts, max_retry_after=options.max_retry_after)
     limiter = limiter_for(options)
     ThrottleTransport.wrap(client, limiter=limiter, retry=retry, concurrency=options.concurrency, on_event=watch)
