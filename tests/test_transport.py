@@ -994,6 +994,19 @@ def test_a_bad_option_is_one_clear_error(options: Any, error: Any, says: str) ->
         ThrottleTransport(**options)
 
 
+@virtual
+async def test_the_two_libraries_do_not_mix() -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    from throttle.httpx2 import ThrottleTransport as Twin
+
+    for other, ours, twin in ((httpx2, ThrottleTransport, HTTP), (HTTP, Twin, httpx2)):
+        with pytest.raises(TypeError, match=f"inner must be an async transport of {twin.__name__}, not"):
+            ours(other.AsyncHTTPTransport())
+        async with other.AsyncClient(transport=ours()) as client:
+            with pytest.raises(TypeError, match=rf"needs the ThrottleTransport of throttle.{other.__name__}: <Request"):
+                await client.get(URL)
+
+
 def test_a_limiter_may_be_shared_and_bound(http: Http) -> None:
     @virtual
     async def play() -> None:

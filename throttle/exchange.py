@@ -107,7 +107,7 @@ class Exchange:
         self._inner = inner
         self._http = http
         self._request = request
-        self._body = request.stream if isinstance(request.stream, http.ByteStream) else _watched(http)(request.stream)
+        self._body = request.stream if isinstance(request.stream, http.ByteStream) else _watched(http)(request)
         self._last: Any = None  # the response that came last
         self._said: Hints | None = None  # what it said ...
         self._put: tuple[bytes, bool] | None = None  # ... and its body, and whether that is all, once it was put aside
@@ -269,8 +269,11 @@ def _watched(http: ModuleType) -> Any:
     """The class of streams that know whether they were begun: a generator cannot be sent again."""
 
     class Watched(http.AsyncByteStream):  # type: ignore[misc, name-defined]
-        def __init__(self, stream: Any) -> None:
-            self.stream = stream
+        def __init__(self, request: Any) -> None:
+            if not isinstance(request, http.Request):
+                theirs = type(request).__module__.partition(".")[0]
+                raise TypeError(f"a request of {theirs} needs the ThrottleTransport of throttle.{theirs}: {request!r}")
+            self.stream = request.stream
             self.begun = False
 
         async def __aiter__(self) -> Any:

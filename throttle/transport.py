@@ -98,7 +98,9 @@ class TransportCore:
         self._service = service
         self._inner = self._http.AsyncHTTPTransport() if inner is None else inner
         self._key, self._cost, self._max_wait = by_origin, 1, None
-        if isinstance(self._inner, type) or not hasattr(self._inner, "handle_async_request"):
+        other = sys.modules.get("httpx2" if self._http.__name__ == "httpx" else "httpx")
+        foreign = other is not None and isinstance(self._inner, other.AsyncBaseTransport)
+        if isinstance(self._inner, type) or foreign or not hasattr(self._inner, "handle_async_request"):
             hint = "; a limit is given by name: limiter=" if isinstance(inner, (str, BaseLimiter, Bound)) else ""
             raise TypeError(f"inner must be an async transport of {self._http.__name__}, not {inner!r}{hint}")
         prepare()
