@@ -230,6 +230,7 @@ class Retry(Policy):
         Retried are refusals for a limit, of any method; 502, 503, 504 (or `statuses`) and transport errors of GET,
         HEAD, OPTIONS, TRACE, PUT, DELETE (or `methods`), of any request with an Idempotency-Key or that never left; and
         a 503 with Retry-After, of any method. Nothing of it where the server says no (`x-should-retry: false`).
+        Servers that count minutes and tell dates or stamps in whole seconds may name 61: see `max_retry_after`.
 
         >>> Retry.for_http(attempts=3, statuses=[500, 503]).http.statuses == {500, 503}
         True
