@@ -273,6 +273,17 @@ def test_a_member_hears_what_is_left_of_the_quota_named_like_it(tokens: Any) -> 
     assert seconds < 55
 
 
+@pytest.mark.parametrize("name", [None, "tokens"])
+def test_of_a_member_too_the_exact_count_decides_where_both_agree_and_nothing_was_refused(name: str | None) -> None:
+    told = (Quota(name, 2, 0, 2.9),)
+    for limiter in (AllOf(tokens=SlidingWindow("2/2s")), AllOf("9/s", tokens=SlidingWindow("2/2s"))):
+        assert 1.999 < third(limiter, Hints(wait=2.9, quotas=told)) < 2.01
+        assert 2.9 <= third(limiter, Hints(refused=True, retry_after=2.9, quotas=told)) < 3
+        late = (Quota(name, 2, 0, 9.0),)
+        assert 9 <= third(limiter, Hints(wait=9.0, quotas=late)) < 9.3
+        assert name or third(limiter, Hints(refused=True, retry_after=2.9, quotas=late)) < 3
+
+
 def test_a_quota_of_no_name_is_that_of_the_member_with_this_limit() -> None:
     """As GitHub tells of the hour, beside a limit that it does not tell of."""
 

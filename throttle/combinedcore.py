@@ -246,11 +246,13 @@ class CombinedCore(Core):
         for at in flights.values():
             at.sent = place.sent
         spent = 0.0
-        for member, cost, quota, wait in self._told(place.cost, hints.quotas) if hints.quotas else ():
+        for member, cost, quota, wait in self._told(place.cost, hints) if hints.quotas else ():
             own = member.core.gate(member.key(gate.key), now)
             at = flights.get(own) or _stand_in(cost, place.sent)
-            part = replace(hints, refused=False, retry_after=None, wait=wait, quotas=(quota,))
-            if member.core.corrected(own, at, part, gate.flights, now, loop) is None and wait:
+            agrees = 0.0 if hints.refused else wait  # our count may decide only where the server lets pass
+            part = replace(hints, refused=False, retry_after=None, wait=agrees, quotas=(quota,))
+            known = member.core.corrected(own, at, part, gate.flights, now, loop)
+            if wait and (known is None or hints.refused):
                 own.spent(ticks_of(wait), now, loop)
             spent = max(spent, wait)
             member.core.tidy(own, now)
@@ -259,10 +261,10 @@ class CombinedCore(Core):
         counts = [own.core.news(own, at, hints, now, loop) for own, at in flights.items() if own.core.learns]
         return any(counts) if counts else super().news(gate, place, hints, now, loop)
 
-    def _told(self, cost: Any, quotas: tuple[Quota, ...]) -> Iterator[tuple[Member, Any, Quota, float]]:
+    def _told(self, cost: Any, hints: Hints) -> Iterator[tuple[Member, Any, Quota, float]]:
         """The members of which quotas are told, and for how long nothing is left: by their names, or, where a quota has
-        no member's name, by their limits, if one has this very limit. Then what is spent holds all of them."""
-        told = [(_plain(quota.name or ""), quota) for quota in quotas]
+        no member's name, by their limits, if one has this very limit. (Then a refusal says itself how long to wait.)"""
+        told = [(_plain(quota.name or ""), quota) for quota in hints.quotas]
         named = {name: quota for name, quota in told if name}
         names = {_plain(member.name) for member in self.members if member.name}
         others: dict[Any, Quota] = {quota.limit: quota for name, quota in told if quota.limit and name not in names}
@@ -274,7 +276,7 @@ class CombinedCore(Core):
             if quota is not None:
                 yield member, one, quota, _reset(quota)
             elif most in others and limits.count(most) == 1 and member.bound is None:
-                yield member, one, others[most], 0.0
+                yield member, one, others[most], 0.0 if hints.refused else _reset(others[most])
 
 
 def _plain(name: str) -> str:
