@@ -153,7 +153,8 @@ class Learner:
             self.pace.reopened(flight.sent, self._reacted_at, self._row, named=self._named, told=told)
             self._row = 0
         self.pace.passed(flight.cost, fresh=fresh)
-        self.width.answered(flying, now - flight.sent, now, contended=contended, told=told)
+        if fresh:  # an older one says nothing of how many may go after the refusal
+            self.width.answered(flying, now - flight.sent, now, contended=contended, told=told)
 
     # ── refusals ──────────────────────────────────────────────────────────────────────────────────────────────────
 
