@@ -33,8 +33,8 @@ class Bucket:
         self.excess, self.last = 0.0, 0.0
 
     def at(self, now: float) -> Answer:
-        excess = max(0.0, self.excess - (now - self.last) * self.rate + 1)
-        if excess > self.burst + 1 and self.excess:
+        excess = max(0.0, self.excess - (now - self.last) * self.rate) + 1
+        if excess > self.burst + 1:
             return False, Hints(refused=True, retry_after=self.retry_after), 0.0
         self.excess, self.last = excess, now
         return True, PLAIN, 0.0
@@ -48,7 +48,7 @@ class Queue(Bucket):
 
     def at(self, now: float) -> Answer:
         passes, hints, _ = super().at(now)
-        return passes, hints, self.excess / self.rate if passes else 0.0
+        return passes, hints, (self.excess - 1) / self.rate if passes else 0.0
 
     def ideal(self, items: int) -> float:
         return items / self.rate

@@ -152,7 +152,7 @@ class Learner:
         if fresh and self._row:
             self.pace.reopened(flight.sent, self._reacted_at, self._row, named=self._named, told=told)
             self._row = 0
-        self.pace.passed(flight.cost, fresh=fresh)
+        self.pace.passed(flight.cost, flight.sent, fresh=fresh)
         if fresh:  # an older one says nothing of how many may go after the refusal
             self.width.answered(flying, now - flight.sent, now, contended=contended, told=told)
 

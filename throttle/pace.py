@@ -2,17 +2,20 @@
 
 Between two moments at which nothing was left, as much has passed as came back: that is the limit, whether the server
 counts by bucket or by window. So each refusal is a measurement, and in between the pace creeps up to find the next.
+What came back while the server was full is not seen; then more tells what has passed of late.
 Instants are ticks, rates permits per tick.
 """
 
 from __future__ import annotations
 
+from collections import deque
+
 from .rates import TICKS
 
 __all__ = ["Pace"]
 
-_FEW = 4  # permits that tell a limit that has changed
-_SOME = 8  # permits that make a measurement
+_FEW = 5  # permits that tell a pace
+_SOME = 8  # permits that make a measurement, and tell a limit that has changed
 _MANY = 20  # permits that make it a good one
 _RESERVE = 0.98  # the share of what was measured that is used
 _LEAST = 1e-15  # permits per tick: about one in twelve days; less only where that was given
@@ -23,8 +26,8 @@ class Pace:
     """The pace of one key, kept between `minimum` and `maximum`; there is none before something was learned."""
 
     __slots__ = (
-        "_burst", "_emptied", "_free", "_guessed", "_maximum", "_minimum", "_opened", "_passed", "_refill", "_seen",
-        "_slack", "_span", "next_at", "rate", "returned",
+        "_burst", "_emptied", "_free", "_guessed", "_log", "_maximum", "_minimum", "_opened", "_passed", "_refill",
+        "_seen", "_slack", "_span", "_store", "next_at", "rate", "returned",
     )  # fmt: skip
 
     def __init__(self, initial: float | None = None, minimum: float = 0.0, maximum: float | None = None) -> None:
@@ -38,6 +41,8 @@ class Pace:
         self._passed = 0.0  # ... and so much has passed since
         self._emptied = -1  # nothing was left ...
         self._refill = 0.0  # ... and so much has passed since
+        self._log: deque[tuple[int, float]] = deque(maxlen=2 * _MANY)  # (sent, cost) of the last of it
+        self._store = 0.0  # so much more than its pace the server lets pass at once, at most
         self._free = 0.0  # what may go without a pace after a pause that the server has named ...
         self._burst = 0.0  # ... because so much passed at once before it
         self._guessed = False  # the rate is only what passed on average
@@ -95,20 +100,24 @@ class Pace:
 
     # ── measuring ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def passed(self, cost: float, *, fresh: bool) -> None:
+    def passed(self, cost: float, sent: int, *, fresh: bool) -> None:
         """The server let `cost` pass; `fresh`: it was sent after the last reaction to a refusal."""
         self._passed += cost
         if fresh:
             self._refill += cost
+            self._log.append((sent, cost))
 
     def closed(self, at: int, *, named: bool) -> None:
         """Nothing is left at `at`; `named`: the last refusal had named how long to wait."""
+        if self._emptied < 0:
+            self._store = max(0.0, self._passed - 1)
         if self.rate is not None:
             measured = _RESERVE * self._measure(at, named=named)
-            least = 0.0 if self._guessed else self.rate * (0.5 if self._seen >= _SOME else 0.85)
+            least = 0.0 if self._guessed else self.rate * (0.5 if self._seen >= _SOME else 0.7)
             self._set(min(self.rate * 0.95, max(measured, least)))
             self._guessed = False
         self._emptied, self._refill = at, 0.0
+        self._log.clear()
 
     def _measure(self, at: int, *, named: bool) -> float:
         """Permits per tick that came back, at least: over the last times, unless this time tells of another limit."""
@@ -116,18 +125,30 @@ class Pace:
         if named:  # a full bucket may have come on top, and what has overflown in the pause is not seen
             self._seen = max(0.0, self._passed - self._burst)
             return max(passed / ticks, self._seen / max(at - self._opened, TICKS // 100))
-        now, before = passed / ticks, self._seen / max(self._span, 1)
-        if self._guessed or (passed >= _FEW and not 0.7 * before <= now <= 1.5 * before):
+        now, before = max(passed / ticks, self._lately(at)), self._seen / max(self._span, 1)
+        if self._guessed or (passed >= _SOME and not 0.7 * before <= now <= 1.5 * before):
             self._seen, self._span = 0.0, 0
+        elif passed >= _SOME and now > before:  # what has passed is the least that the server allows
+            self._span = round(self._seen / now)
         elif now < 0.8 * before:  # chance, or a lower limit
             self._seen, self._span = self._seen / 2, self._span // 2
-        self._seen, self._span = self._seen + passed, self._span + ticks
+        self._seen, self._span = self._seen + passed, self._span + round(passed / now)
         if self._seen > 2 * _MANY:
             self._seen, self._span = self._seen / 2, self._span // 2
-        measured = self._seen / max(self._span, 1)
+        return self._seen / max(self._span, 1)
+
+    def _lately(self, at: int) -> float:
+        """Permits per tick that have passed of late, less what the server may have had in store: where that is little,
+        what comes back to it while the pace is too slow is lost, and no measure of its limit."""
+        rate = 0.0
         if self._passed >= _MANY:  # the pace was right for long; a long silence before it says nothing against it
-            measured = max(measured, 0.75 * self._passed / max(at - self._opened, 1))
-        return measured
+            rate = 0.75 * self._passed / max(at - self._opened, 1)
+        passed, log = -self._store, sorted(self._log, reverse=True)
+        for sent, cost in log:
+            if passed >= _FEW:
+                rate = max(rate, passed / max(log[0][0] - sent, TICKS // 100))
+            passed += cost
+        return rate
 
     # ── after refusals ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -152,7 +173,7 @@ class Pace:
                 self._set(max(average, 1 / max(at - self._emptied, 1)))
                 self._guessed = True
                 self._seen, self._span = (0.0, 0) if named else (self._passed, at - self._opened)
-                self._slack = TICKS // 50 if self._passed > 2 else 0  # it has a burst: no need to be strict
+                self._slack = TICKS // 50 if self._passed > _SOME else 0  # it has a burst: no need to be strict
             if named:
                 self._burst = min(self._passed, self._burst) if self._burst else self._passed
                 self._free = max(0.0, self._burst * 0.8 - 1)

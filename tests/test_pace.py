@@ -1,0 +1,72 @@
+"""`Pace` and the first steps after a refusal, event by event: what is taken for the limit, and how many may probe."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from throttle.adaptive import Learner
+from throttle.hints import Hints
+from throttle.pace import Pace
+from throttle.rates import TICKS
+
+
+def ticks(seconds: float) -> int:
+    return round(seconds * TICKS)
+
+
+def paced(initial: float, *times: tuple[float, int, float], calm: float = 0.0, overtaken: bool = False) -> float:
+    """The rate a second after such times: each begins at so many seconds, lets so many pass, and is over at so many,
+    when one more is refused. `calm`: seconds since the last refusal, in those after the first second;
+    `overtaken`: the answer to the last comes first."""
+    pace = Pace(initial / TICKS)
+    ends = [0.0, *(end for _, _, end in times)]
+    for (before, end), (start, passed, _) in zip(pairwise(ends), times, strict=True):
+        sent = [ticks(start + number * (end - start) / passed) for number in range(passed)]
+        for number, at in enumerate(sent):
+            if number == 0 and before:
+                pace.reopened(at, ticks(before), 1, named=False, told=False)
+            pace.sent(at, 1, ticks(calm) if before > 1 else 0, named=False)
+        for at in sent[::-1] if overtaken else sent:
+            pace.passed(1, at, fresh=True)
+        pace.closed(ticks(end), named=False)
+    assert pace.rate is not None
+    return pace.rate * TICKS
+
+
+def test_what_a_full_server_did_not_take_back_is_no_measure() -> None:
+    """Where never more than one passes at once, what comes back in a silence is lost."""
+    for overtaken in (False, True):
+        rate = paced(80, (0.0, 1, 0.005), (1.0, 11, 1.22), overtaken=overtaken)
+        assert rate == pytest.approx(49, abs=0.1)
+
+
+def test_what_a_server_had_in_store_is_none_either() -> None:
+    assert paced(80, (0.0, 12, 0.005), (1.0, 11, 1.22)) < 45
+
+
+def test_few_that_pass_do_not_overthrow_what_many_have_told() -> None:
+    """Where each refusal counts, the next is soon refused again: the pace was right, and only the start too early."""
+    before = paced(50, (0.0, 30, 0.1), (3.0, 60, 5.0))
+    assert before == pytest.approx(25, abs=0.5)
+    assert paced(50, (0.0, 30, 0.1), (3.0, 60, 5.0), (5.15, 3, 5.3)) > 0.7 * before
+
+
+def test_a_better_measure_replaces_what_was_too_little() -> None:
+    slow = (0.0, 1, 0.005), (1.0, 40, 2.0)
+    assert paced(80, *slow) == pytest.approx(39.2, abs=0.1)
+    assert paced(80, *slow, (9.0, 12, 9.24), calm=8.0) == pytest.approx(49, abs=0.1)
+
+
+def test_an_answer_to_what_was_sent_before_a_refusal_lets_no_second_probe_go() -> None:
+    learner = Learner(lambda: 0.0)
+    first = learner.sent(0, 1, lands=True)
+    learner.landed(first, ticks(0.01), answered=True, contended=True)
+    refused, passed = (learner.sent(ticks(0.01), 1, lands=True) for _ in range(2))
+    learner.heard(Hints(refused=True), refused, ticks(0.02))
+    learner.landed(refused, ticks(0.02), answered=False, contended=True)
+    learner.landed(passed, ticks(0.021), answered=True, contended=True)
+    assert not learner.full()
+    learner.sent(learner.earliest(ticks(0.021), 1), 1, lands=True)
+    assert learner.full()
