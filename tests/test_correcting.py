@@ -8,11 +8,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 
-from throttle import AllOf, Retry, RetryAfterTooLong, SlidingWindow, Throttle, TokenBucket, current_permit
+from throttle import (
+    AllOf,
+    Retry,
+    RetryAfterTooLong,
+    SlidingWindow,
+    Throttle,
+    ThrottleTransport,
+    TokenBucket,
+    current_permit,
+)
 from throttle.hints import Hints, Quota
-from throttle.testing import run_virtual
+from throttle.testing import FakeRateLimitedServer, run_virtual
 
 Server = Callable[[float], Hints]
 
@@ -250,12 +260,36 @@ def test_a_limiter_without_a_limit_is_left_alone() -> None:
     assert all(gate.learner is None for gate in api.limiter._core.gates.values())  # type: ignore[union-attr]
 
 
-def test_members_of_combined_limiters_are_left_alone_where_nobody_says_whose_limit_it_is() -> None:
-    one, two = TokenBucket("40/s"), TokenBucket("50/s")
-    _, refused = run_virtual(lambda: fetched(AllOf(one, two), bucket(10, 10), 30))
-    assert refused
-    run_virtual(lambda: ask(one, TWO_LEFT))
-    assert all(gate.learner is None for limiter in (one, two) for gate in limiter._core.gates.values())
+def test_what_nobody_says_whose_it_is_corrects_the_first_member_it_can_be_of() -> None:
+    """20/s where 40/s were given."""
+
+    async def main(limiter: Any) -> int:
+        server = FakeRateLimitedServer(20, 1.0, style="draft-10", latency=0.02)
+        async with httpx.AsyncClient(transport=ThrottleTransport(server, limiter=limiter), timeout=None) as client:
+            await asyncio.gather(*(client.get("http://a/") for _ in range(80)))
+        return len(server.rejected)
+
+    total, given = TokenBucket("1000/s"), SlidingWindow("40/s", hold=True)
+    for limiter in (given, AllOf(total["all"], given), AllOf(pace=given, total=total)):
+        assert run_virtual(main, limiter) <= 22
+        assert not any(gate.learner for gate in total._core.gates.values())
+
+
+def test_a_lower_limit_that_only_refuses_corrects_the_first_member() -> None:
+    seconds, refused = run_virtual(lambda: fetched(AllOf(TokenBucket("40/s"), "50/s"), bucket(10, 10), 200))
+    assert refused < 60, (refused, seconds)
+    assert seconds < 28
+
+
+def test_where_all_members_are_bound_nobody_is_corrected() -> None:
+    async def main() -> None:
+        one = TokenBucket("10/s", burst=20)
+        await ask(AllOf(one["all"]), TWO_LEFT)
+        assert not one._core.gates
+        await ask(one["all"], TWO_LEFT)  # who asks it alone knows whose limit it is
+        assert one._core.gates["all"].learner is not None
+
+    run_virtual(main)
 
 
 @pytest.mark.parametrize("tokens", [SlidingWindow("20/10s", hold=True), TokenBucket("20/10s")], ids=["hold", "bucket"])
@@ -298,8 +332,8 @@ def test_a_quota_of_no_name_is_that_of_the_member_with_this_limit() -> None:
     for combined in (AllOf(primary=hour, points=points), AllOf(hour, points)):
         assert 29 < run_virtual(main, combined) < 31
         assert [gate.learner is not None for gate in hour._core.gates.values()] == [True]
-    for members in ({"hour": hour["all"], "points": points}, {"hour": hour, "same": same}):
-        assert 29 < run_virtual(main, AllOf(**members)) < 31  # whose it is can only be guessed: all are held back
+    for members in ({"hour": hour["all"], "points": points}, {"same": same, "hour": hour}):
+        assert 29 < run_virtual(main, AllOf(**members)) < 31  # whose it is can only be guessed
         assert not any(gate.learner for gate in hour._core.gates.values())
 
 

@@ -241,25 +241,49 @@ class CombinedCore(Core):
 
     def news(self, gate: Gate, place: Place, hints: Hints, now: int, loop: Any) -> bool:
         """What is said of a member's quota goes to that member; the rest to those that learn, or, where none does, to
-        the common gate."""
+        the common gate and, if less is allowed than all members grant, to the first of them that it can be of."""
         flights: dict[Gate, Place] = {} if place.hold is None else dict(place.hold.flights)
         for at in flights.values():
             at.sent = place.sent
-        spent = 0.0
-        for member, cost, quota, wait in self._told(place.cost, hints) if hints.quotas else ():
+        spent, rest = 0.0, list(hints.quotas)
+        for member, cost, quota, wait in self._told(place.cost, hints) if rest else ():
             own = member.core.gate(member.key(gate.key), now)
             at = flights.get(own) or _stand_in(cost, place.sent)
             agrees = 0.0 if hints.refused else wait  # our count may decide only where the server lets pass
             part = replace(hints, refused=False, retry_after=None, wait=agrees, quotas=(quota,))
-            known = member.core.corrected(own, at, part, gate.flights, now, loop)
+            known = member.core.corrected(own, at, part, gate, now, loop)
             if wait and (known is None or hints.refused):
                 own.spent(ticks_of(wait), now, loop)
             spent = max(spent, wait)
+            rest = [one for one in rest if one is not quota]
             member.core.tidy(own, now)
         if spent and (hints.wait or 0.0) <= spent:
             hints = replace(hints, wait=1e-9 if hints.refused else 0.0)
         counts = [own.core.news(own, at, hints, now, loop) for own, at in flights.items() if own.core.learns]
-        return any(counts) if counts else super().news(gate, place, hints, now, loop)
+        if counts:
+            return any(counts)
+        if not spent:
+            others = hints if len(rest) == len(hints.quotas) else replace(hints, quotas=tuple(rest))
+            first = self._corrected(gate, place, flights, others, now, loop)
+            if first is not None:
+                return first
+        return super().news(gate, place, hints, now, loop)
+
+    def _corrected(
+        self, gate: Gate, place: Place, flights: dict[Gate, Place], hints: Hints, now: int, loop: Any
+    ) -> bool | None:
+        """What nobody says whose it is, for the first member that has the call's key and a rule."""
+        parts = zip(self.members, place.cost, strict=True)
+        core, cost = next(((m.core, one) for m, one in parts if m.bound is None and m.core.most is not None), (None, 0))
+        if core is None:
+            return None
+        its = core.gates.get(gate.key)
+        if not (hints.quotas or hints.refused or (its is not None and its.learner is not None)):
+            return None
+        its = core.gate(gate.key, now)
+        known = core.corrected(its, flights.get(its) or _stand_in(cost, place.sent), hints, gate, now, loop)
+        core.tidy(its, now)
+        return known
 
     def _told(self, cost: Any, hints: Hints) -> Iterator[tuple[Member, Any, Quota, float]]:
         """The members of which quotas are told, and for how long nothing is left: by their names, or, where a quota has

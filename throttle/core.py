@@ -209,9 +209,9 @@ class Core(ABC):
             gate.spent(ticks_of(hints.wait), now, loop)
         return True
 
-    def corrected(self, gate: Gate, place: Place, hints: Hints, others: int, now: int, loop: Any) -> bool | None:
-        """What the server said of this limit to a permit of a combined one, of which `others` are under way; None where
-        it shows nothing that is not known."""
+    def corrected(self, gate: Gate, place: Place, hints: Hints, whole: Gate | None, now: int, loop: Any) -> bool | None:
+        """What the server said of this limit, to a permit that may have come through the gate of a combined one
+        (`whole`); None where it shows nothing new."""
         return None
 
     # ── what the gates ask ────────────────────────────────────────────────────────────────────────────────────────

@@ -32,11 +32,11 @@ _TOLERANCE = 20  # what is told may be less than our own count by one in so many
 class Corrections:
     """What the gates of one rule hear."""
 
-    __slots__ = ("_others", "core")
+    __slots__ = ("_common", "core")
 
-    def __init__(self, core: RuleCore, others: int = 0) -> None:
+    def __init__(self, core: RuleCore, common: Gate | None = None) -> None:
         self.core: RuleCore = core
-        self._others = others  # under way through combined limiters
+        self._common = common  # the gate of a combined limiter, through which the permit came
 
     def hear(self, gate: Gate, place: Place, hints: Hints, now: int, loop: object) -> bool | None:
         """Deal with an answer; whether a refusal counts as an attempt. None: nothing to correct, the gate's own way."""
@@ -95,8 +95,9 @@ class Corrections:
     def _contradicted(self, gate: Gate, place: Place, hints: Hints, now: int) -> bool:
         """Whether the server shows that less than the limit given is allowed."""
         if hints.refused:
-            again = gate.reacted_at >= 0 and not gate.refusals and now - gate.reacted_at <= _SOON
-            return again and place.sent > gate.reacted_at
+            before = self._common or gate
+            again = before.reacted_at >= 0 and not before.refusals and now - before.reacted_at <= _SOON
+            return again and place.sent > before.reacted_at
         remaining = self.core.facts(gate.key, _told_of(gate, place, now))[0]
         least = remaining - self.core.table.rule.most / _TOLERANCE - 1
         return any(
@@ -109,7 +110,7 @@ class Corrections:
         from .adaptive import Learner  # most limits that are given are right
 
         gate.learner = learner = Learner(self.core.random)
-        learner.begin(self._others + gate.flights - 1)
+        learner.begin(gate.flights - 1 + (0 if self._common is None else self._common.flights))
         gate.way_back = None
 
 

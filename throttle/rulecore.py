@@ -263,16 +263,13 @@ class RuleCore(HoldLane, Core):
         return rule.remaining(state, now), rule.full_at(state, now), rule.exact(state)
 
     def news(self, gate: Gate, place: Place, hints: Hints, now: int, loop: Any) -> bool:
-        if gate.learner is not None or not self.joined:
-            heard = self.corrected(gate, place, hints, 0, now, loop)
-            if heard is not None:
-                return heard
-        return super().news(gate, place, hints, now, loop)
+        heard = self.corrected(gate, place, hints, None, now, loop)
+        return super().news(gate, place, hints, now, loop) if heard is None else heard
 
-    def corrected(self, gate: Gate, place: Place, hints: Hints, others: int, now: int, loop: Any) -> bool | None:
+    def corrected(self, gate: Gate, place: Place, hints: Hints, whole: Gate | None, now: int, loop: Any) -> bool | None:
         if self.__class__ is not RuleCore or self.table.rule.kind == "unlimited":
             return None
-        return Corrections(self, others).hear(gate, place, hints, now, loop)
+        return Corrections(self, whole).hear(gate, place, hints, now, loop)
 
     def clear(self, key: str | None) -> None:
         self._version += 1
