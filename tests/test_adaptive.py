@@ -440,6 +440,21 @@ async def test_a_member_that_learns_starts_with_one() -> None:
 
 
 @virtual
+async def test_who_waits_in_a_combined_line_hears_at_once_of_an_answer_to_the_member() -> None:
+    learns = AdaptiveLimiter()
+    both = AllOf(learns, TokenBucket("100/s"))
+    for one, other in ((learns, both), (both, learns)):
+        began = now()
+        async with one.permit():
+            waiter = asyncio.create_task(other.acquire())
+            await asyncio.sleep(0.5)
+            assert not waiter.done()
+        await waiter
+        assert now() == began + 0.5
+        await learns.reset()
+
+
+@virtual
 async def test_a_permit_of_the_whole_that_nobody_took_is_not_under_way() -> None:
     learns, pace = AdaptiveLimiter(), TokenBucket("1/s", burst=1)
     both = AllOf(learns, pace)

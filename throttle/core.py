@@ -578,7 +578,7 @@ class Core(ABC):
             self.end(gate.key, now, place.cost, place.hold)
             place.taken = now
         gate.landed(place, now, loop, answered=answered)
-        if ends:
+        if ends or (self.joined and place.flight is not None):
             self.spread(gate.key, now, loop)
 
     def settle(self, gate: Gate, place: Place, after: Any, *, held: bool) -> None:
