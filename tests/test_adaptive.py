@@ -416,7 +416,9 @@ def test_a_member_that_learns_hears_of_permits_of_the_whole(depth: int) -> None:
                     refused += 1
                     todo.append(item)
 
+        assert limiter._core.learned("") is None
         await asyncio.gather(*(work() for _ in range(20)))
+        assert 5 < limiter._core.learned("").per_second < 20
         return now(), refused
 
     seconds, refused = run_virtual(main)

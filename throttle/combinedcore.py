@@ -10,7 +10,7 @@ from .clock import Clock, ticks_of
 from .core import Core
 from .gate import Gate
 from .limiter import BaseLimiter, Bound
-from .rates import Exact
+from .rates import Exact, Rate
 from .waiting import Claim, Place
 
 if TYPE_CHECKING:
@@ -234,6 +234,10 @@ class CombinedCore(Core):
         for member in self.members:
             member.core.renew(None if key is None else member.key(key), now, loop)
         super().renew(key, now, loop)
+
+    def learned(self, key: str) -> Rate | None:
+        rates = [member.core.learned(member.key(key)) for member in self.members]
+        return min((rate for rate in rates if rate is not None), key=lambda rate: rate.per_second, default=None)
 
     def told_until(self, key: str) -> int:
         gates = [(member.core, member.core.gates.get(member.key(key))) for member in self.members]
