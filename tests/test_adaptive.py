@@ -442,6 +442,28 @@ async def test_a_member_that_learns_starts_with_one() -> None:
 
 
 @virtual
+async def test_a_member_that_learns_hears_what_is_left() -> None:
+    told = (Quota("learns", 10, 1, 9.0, 60.0), Quota("pace", 100, 50, 1.0))
+    both = AllOf(learns=AdaptiveLimiter(), pace=TokenBucket("100/s"))
+    await ask(both, Hints(quotas=told))  # type: ignore[arg-type]
+    await both.acquire()
+    assert 8.5 < (await both.peek()).retry_after < 9.5
+
+
+@virtual
+async def test_a_turn_in_a_combined_line_that_came_too_late_gives_back() -> None:
+    pace = TokenBucket("1/s", burst=1)
+    both = AllOf(pace, TokenBucket("9/s"))
+    await both.acquire()
+    task = asyncio.create_task(both.acquire())
+    await asyncio.sleep(0.5)
+    asyncio.get_running_loop().call_later(1 - now(), task.cancel)
+    await asyncio.gather(task, return_exceptions=True)
+    await both.acquire()
+    assert now() < 1.1
+
+
+@virtual
 async def test_who_waits_in_a_combined_line_hears_at_once_of_an_answer_to_the_member() -> None:
     learns = AdaptiveLimiter()
     both = AllOf(learns, TokenBucket("100/s"))

@@ -299,9 +299,7 @@ class CombinedCore(Core):
         limits = [member.core.most for member in self.members] if others else []
         for member, one in zip(self.members, cost, strict=True):
             quota, most = named.get(_plain(member.name or "")), member.core.most
-            if member.core.learns:
-                continue
-            if quota is not None:
+            if quota is not None and not member.core.learns:
                 yield member, one, quota, _reset(quota)
             elif most in others and limits.count(most) == 1 and member.bound is None:
                 yield member, one, others[most], 0.0 if hints.refused else _reset(others[most])
