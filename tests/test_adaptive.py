@@ -279,6 +279,45 @@ def test_a_moving_window_that_was_used_up_by_others_lets_one_ask() -> None:
     assert ledger.earliest(30 * second, 2, 0, 4) == 30 * second
 
 
+def told(ledger: Ledger, at: float, number: int, left: float, *, refused: bool = False) -> None:
+    """The answer of that moment to request `number`, the only one under way."""
+    flight = Flight(ticks(at), number, number, 1)
+    ledger.heard(Quota(None, 10.0, left, 4.0, 4.0), flight, ticks(at), number, 1, refused=refused)
+    if not refused:
+        ledger.passed(ticks(at), 1)
+
+
+def test_where_others_may_send_as_many_the_last_ones_wait_for_an_answer() -> None:
+    ledger = Ledger(lambda: 0.0, None)
+    told(ledger, 0.0, 1, 9)
+    assert not ledger.doubtful(9, 8)
+    told(ledger, 0.1, 2, 6)  # others have had two: up to the eighth
+    assert ledger.doubtful(6, 4)
+    assert ledger.doubtful(6, 1)
+    assert not ledger.doubtful(6, 0)
+    assert not ledger.doubtful(5, 1)
+    assert not ledger.doubtful(8, 4)  # nothing is left, which is no doubt
+    told(ledger, 4.5, 3, 9)  # they may come back ...
+    assert ledger.doubtful(9, 6)
+    told(ledger, 9.0, 4, 9)  # ... and have not
+    assert not ledger.doubtful(9, 6)
+
+
+def test_where_permits_come_back_one_by_one_what_others_have_had_is_theirs_for_one_window() -> None:
+    ledger = Ledger(lambda: 0.0, None)
+    told(ledger, 0.0, 1, 9)
+    told(ledger, 0.1, 2, 4)
+    assert ledger.sent(7)
+    ledger.heard(Quota(None, 10.0, 0.0, 1.0, 4.0), Flight(ticks(4), 7, 7, 1), ticks(4.005), 7, 1)  # one has come back
+    assert ledger.moving
+    assert ledger.earliest(ticks(4.006), 7, 0, 1) == ticks(4.006)
+    told(ledger, 4.01, 8, 0, refused=True)  # it took nothing: they have had one more
+    assert ledger.earliest(ticks(4.015), 8, 0, 1) == ticks(4.02)  # our own comes back
+    assert ledger.doubtful(9, 1)
+    told(ledger, 8.2, 9, 9)  # they have gone
+    assert ledger.earliest(ticks(8.2), 9, 0, 9) == ticks(8.2)
+
+
 @virtual
 async def test_more_quotas_than_any_server_has_cost_no_memory() -> None:
     limiter = AdaptiveLimiter()

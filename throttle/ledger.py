@@ -48,8 +48,8 @@ class Ledger:
     """One quota. `limit` and `window` (ticks) as far as they are known."""
 
     __slots__ = (
-        "_declared", "_first", "_foreign", "_foreign_until", "_jitter", "_least", "_log", "_opened", "_random",
-        "_trial", "_tried", "_trusts", "_used", "by_cost", "credit", "limit", "moving", "reset_at", "shared", "window",
+        "_before", "_declared", "_foreign", "_foreign_until", "_jitter", "_least", "_log", "_opened", "_random",
+        "_trial", "_tried", "_trusts", "_used", "by_cost", "credit", "limit", "moving", "reset_at", "window",
     )  # fmt: skip
 
     def __init__(self, random: Callable[[], float], name: str | None) -> None:
@@ -66,13 +66,12 @@ class Ledger:
         self._tried = False  # one was, in vain
         self._trusts = True  # what was told has not been too short
         self._opened = 0  # the answer that came first in this window
-        self.shared: bool = False  # others spend it, too
-        self._first = 0.0  # the credit at the first answer of this window
         self._least = 0.0  # the least that was left in this window
         self._log: deque[tuple[int, float]] = deque()  # (answered, cost) of what passed within the window
         self._used = 0.0  # the cost of those
-        self._foreign = 0.0  # what others have used of a moving window at most ...
-        self._foreign_until = 0  # ... which is taken to last until then
+        self._foreign = 0.0  # what others have used within a window at most ...
+        self._foreign_until = 0  # ... which is taken to last until then ...
+        self._before = 0.0  # ... and what it was before that
 
     # ── what may be sent ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -105,8 +104,11 @@ class Ledger:
         return now if over <= 0 or not self._log else max(now, self._log[-1][0] + late)
 
     def doubtful(self, index: float, flying: float) -> bool:
-        """Whether others spend the same and more is under way than left: better hear first what they have taken."""
-        return self.shared and self.credit is not None and 0 < self.credit - index < flying
+        """Whether others spend the same, and if they send as much as is under way here, too, another would be too many:
+        better hear first what they have taken."""
+        if not flying or self.credit is None or max(self._before, self._foreign) <= 1 + (self.limit or 0.0) / 50:
+            return False
+        return (self.moving or index < self.credit) and self.credit - index < flying + 2
 
     def sent(self, index: float) -> bool:
         """`index` was sent; whether it asks for news of a new window: nobody should follow before its answer."""
@@ -162,21 +164,17 @@ class Ledger:
             told = now + (self.window or 0)
         if self.credit is None and sent >= self.reset_at:
             told = self._judge(told, refused=refused)
+        self._share(left, flying - cost if refused else flying, now)
         if self.moving:
-            foreign = self._others(left, flying)
-            if foreign >= self._foreign or now > self._foreign_until:  # what comes back to others is theirs
-                self._foreign, self._foreign_until = foreign, now + (self.window or 0)
+            self.credit = left + index
         elif self.credit is None or (sent >= self.reset_at and told > self.reset_at):
             late = _DOUBT if isinstance(reset, Stamp) else 0
-            if not refused and self._moves(left, now, told - now, late, flying):
-                self.moving = True
-                self._foreign, self._foreign_until = self._others(left, flying), now + (self.window or 0)
+            self.moving = not refused and self._moves(left, now, told - now, late, flying)
             self._opens(left, index, now, told, late)
         else:
             self._least = min(self._least, left)
             if flying <= cost:  # all is answered: what was told out of order is put right
                 self.credit = self._least + total
-                self.shared = self._first - self.credit > 1 + (self.limit or 0.0) / 50
             else:
                 self.credit = min(self.credit, left + index)
             if told > now and self._trusts:
@@ -202,9 +200,15 @@ class Ledger:
         self._trial = 0
         return told
 
-    def _others(self, left: float, flying: float) -> float:
-        """What others have used of a moving window."""
-        return max(0.0, (self.limit or 0.0) - left - self._used - flying)
+    def _share(self, left: float, flying: float, now: int) -> None:
+        """What others have used within the last window, at least: what comes back of that is theirs."""
+        if self.window is None or self.limit is None or self.limit > _LONGEST_LOG:
+            return  # what we have used is not known
+        if now > self._foreign_until:
+            self._before, self._foreign = self._foreign, 0.0
+        foreign = max(0.0, self.limit - left - self._used - flying)
+        if foreign >= self._foreign:
+            self._foreign, self._foreign_until = foreign, now + self.window
 
     def _moves(self, left: float, now: int, wait: int, late: int, flying: float) -> bool:
         """Whether, where a window was to open, little is left or just what our own count says has come back, and the
@@ -220,7 +224,6 @@ class Ledger:
         """The first answer of a window, which may have been opened by this very request; `late`: the reset that is
         told may be, by so much."""
         self.credit, self.reset_at, self._least = left + index, told, left
-        self._first = self.credit
         self._jitter = jitter_of(max(told - now, 0), self._random)
         if self._declared and self.window is not None:
             self.reset_at = min(told, now + self.window)  # told resets are rounded, often up
