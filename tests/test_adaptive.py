@@ -598,6 +598,11 @@ def test_the_least_window_that_a_stamp_may_mean_is_tried_and_kept() -> None:
     assert asked((9, Stamp(0.4), False)).reset_at == ticks(0.401)
 
 
+def test_a_window_that_others_have_opened_is_no_longer_than_one_of_our_own() -> None:
+    assert asked((9, 3.0, False), (8, Stamp(5.4), False)).reset_at == ticks(6.002)
+    assert asked((8, 3.0, False), (8, Stamp(5.4), False)).reset_at == ticks(7.002)  # none was our own
+
+
 def test_a_window_that_was_tried_in_vain_is_as_long_as_it_was_told() -> None:
     early = (9, Stamp(4.4), False), (0, Stamp(1.0), True)
     assert asked(*early).reset_at == ticks(4.401)

@@ -238,5 +238,7 @@ class Ledger:
     def _try(self, now: int, told: int, late: int) -> None:
         """Windows are whole seconds: after the least that may be meant, one may ask."""
         window = (told - now - late) // TICKS * TICKS + TICKS
+        if self.window is not None:  # told when it was opened: what others have opened is no longer
+            window = min(window, self.window)
         if late and not self._tried and TICKS <= window < told - now <= _LONGEST_TRIAL:
             self._trial, self.reset_at = window, now + window
