@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 COVER ?=# anything: measure coverage, too
 UV ?=# a program `uv`: installs in a tenth of pip's time, which takes over where it fails
-install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python $(2) || )$(1)/bin/python -m pip install --quiet $(2)
+install = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python $(2) || )$(1)/bin/python -m pip install --quiet $(2)
 PYTEST := $(RUN) $(if $(COVER),coverage run -m )pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help

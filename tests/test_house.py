@@ -53,12 +53,7 @@ HOMES = {  # foreign module -> our modules that may touch it
     "rich": "cli",
 }
 
-FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
-
-
-@cache
-def parsed(name: str) -> ast.Module:
-    return ast.parse(FILES[name].read_text())
+FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text() for path in ROOT.rglob("*.py")}
 
 
 def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
@@ -70,12 +65,12 @@ def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
         yield from at_run_time(node)
 
 
-@cache
-def imports(name: str, tree: ast.AST) -> list[str]:
+@cache  # names only: trees that stay would make every later garbage collection slow
+def imports(name: str, source: str) -> list[str]:
     """Full names of what the module `name` imports; of `from a import b` both a and a.b."""
     package = ["throttle", *name.split(".")[:-1]]
     found: list[str] = []
-    for node in at_run_time(tree):
+    for node in at_run_time(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -85,20 +80,20 @@ def imports(name: str, tree: ast.AST) -> list[str]:
     return found
 
 
-def ours(name: str, tree: ast.AST) -> set[str]:
+def ours(name: str, source: str) -> set[str]:
     """Modules of the house that `name` imports, as they are called in FILES."""
-    inside = {full.removeprefix("throttle.") for full in imports(name, tree) if full.startswith("throttle.")}
+    inside = {full.removeprefix("throttle.") for full in imports(name, source) if full.startswith("throttle.")}
     known = {inner for inner in inside if inner in FILES or f"{inner}.__init__" in FILES}
     return {inner if inner in FILES else f"{inner}.__init__" for inner in known} - {name}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_imports_only_go_down(name: str) -> None:
     if name == "__init__":
         return  # the front door stands before all floors
     room = name.partition(".")[0]
     assert room in FLOORS, f"{name} has no floor: give it one here"
-    climbs = {inner for inner in ours(name, parsed(name)) if FLOORS[inner.split(".")[0]] > FLOORS[room]}
+    climbs = {inner for inner in ours(name, FILES[name]) if FLOORS[inner.split(".")[0]] > FLOORS[room]}
     assert not climbs, f"{name} imports up: {climbs}"
 
 
@@ -111,13 +106,13 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_import_runs_in_a_circle() -> None:
-    assert circle({name: ours(name, parsed(name)) for name in FILES}) == []
+    assert circle({name: ours(name, FILES[name]) for name in FILES}) == []
 
 
 @pytest.mark.parametrize("foreign", HOMES)
 def test_foreign_modules_stay_in_their_homes(foreign: str) -> None:
     guests = {
-        name for name in FILES if any(f"{full}.".startswith(f"{foreign}.") for full in imports(name, parsed(name)))
+        name for name in FILES if any(f"{full}.".startswith(f"{foreign}.") for full in imports(name, FILES[name]))
     }
     homes = HOMES[foreign].split()
     strays = {guest for guest in guests if not any(f"{guest}.".startswith(f"{home}.") for home in homes)}
@@ -127,8 +122,8 @@ def test_foreign_modules_stay_in_their_homes(foreign: str) -> None:
 def test_the_guard_sees_what_it_must() -> None:
     """The readers above find imports in functions and packages, and leave out what is for type checkers."""
     lines = ["import time", "if TYPE_CHECKING:", "    import redis", "def f():", "    from ..waiting import Line"]
-    tree = ast.parse("\n".join([*lines, "    from .. import gate"]))
-    assert ours("counters.memory", tree) == {"waiting", "gate"}
-    assert "time" in imports("rates", tree)
-    assert "redis" not in imports("rates", tree)
+    source = "\n".join([*lines, "    from .. import gate"])
+    assert ours("counters.memory", source) == {"waiting", "gate"}
+    assert "time" in imports("rates", source)
+    assert "redis" not in imports("rates", source)
     assert circle({"a": {"b"}, "b": {"a"}})
