@@ -3,14 +3,14 @@
 
 VENV ?= .venv
 PYTHON ?=
-JOBS ?= 3# more than there are cores, because tests of real servers wait; each has to collect all tests, so not many more
+JOBS ?= 5# more than there are cores, because tests of real servers wait
 ARGS ?=
 
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 COVER ?=# anything: measure coverage, too
 UV ?=# a program `uv`: installs in a tenth of pip's time, which takes over where it fails
-install = $(if $(UV),$(UV) pip install --quiet --compile-bytecode --python $(1)/bin/python $(2) || )$(1)/bin/python -m pip install --quiet $(2)
+install = $(if $(UV),$(UV) pip install --quiet --python $(1)/bin/python $(2) || )$(1)/bin/python -m pip install --quiet $(2)
 PYTEST := $(RUN) $(if $(COVER),coverage run -m )pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
@@ -51,17 +51,17 @@ wheel: $(VENV)/.has-lint  ## build the wheel, install it in a fresh environment,
 	$(call install,.venv-wheel,"$$(echo dist/*.whl)[test]")
 	mkdir .venv-wheel/away
 	cp -r tests examples docs pyproject.toml README.md .venv-wheel/away
-	cd .venv-wheel/away && HYPOTHESIS_PROFILE=quick ../bin/python -m pytest -n $(JOBS) --dist loadgroup -m 'not server' tests
+	cd .venv-wheel/away && HYPOTHESIS_PROFILE=quick ../bin/python -m pytest -n $(JOBS) --dist loadgroup -m 'not server and not heavy' tests
 	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" $(RUN) pyright --ignoreexternal --verifytypes throttle
 
-lowest: $(VENV)/.made  ## the suite on the oldest versions that pyproject.toml admits
+lowest: $(VENV)/.made  ## the suite, heavy tests aside, on the oldest versions that pyproject.toml admits
 	rm -rf .venv-lowest
 	$(BIN)/python -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/uv pip compile --quiet --python .venv-lowest/bin/python --resolution lowest-direct --no-deps \
 		--extra cli --extra redis --no-annotate --output-file .venv-lowest/lowest.txt pyproject.toml
 	$(call install,.venv-lowest,--constraint .venv-lowest/lowest.txt --editable '.[test]')
-	HYPOTHESIS_PROFILE=quick .venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup tests
+	HYPOTHESIS_PROFILE=quick .venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup -m 'not heavy' tests
 
 bench: $(VENV)/.has-bench  ## the benchmarks beside the peers of the field; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 HOME = Path(__file__).parent.parent / "docs" / "pictures.py"
 
 
