@@ -497,7 +497,6 @@ def garbage(kind: type[Exception], work: Callable[[], Any]) -> int:
             more = count() - before
         return more
 
-    gc.freeze()  # thousands of earlier tests left their reports
     gc.disable()
     try:
         return int(run_virtual(main))
