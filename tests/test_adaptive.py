@@ -423,6 +423,15 @@ async def test_as_a_member_of_a_combined_limiter() -> None:
     assert now() == pytest.approx(2, abs=0.4)
 
 
+@virtual
+async def test_beside_a_member_whose_quota_is_told() -> None:
+    both = AllOf(AdaptiveLimiter(), tokens=TokenBucket("100/s"))
+    async with both.permit() as permit:
+        permit.observe(Hints(quotas=(Quota("tokens", 100.0, 0.0, 5.0, 60.0),)))
+    await both.acquire()
+    assert now() == pytest.approx(5)
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_member_that_learns_hears_of_permits_of_the_whole(depth: int) -> None:
     """A bucket of 10/s that tells nothing: each refusal is heard by who can learn from it."""

@@ -653,3 +653,9 @@ def test_what_was_booked_for_nothing_is_held_once_settled_though_its_key_was_for
         assert (await held.peek(2, key="k")).allowed
 
     run_virtual(main)
+
+
+def test_a_wait_of_months_is_exact() -> None:
+    limiter = TokenBucket("1/90d", clock=VirtualClock())
+    assert limiter.try_acquire_nowait().allowed
+    assert limiter.try_acquire_nowait().retry_after == 90 * 86400

@@ -59,6 +59,22 @@ def test_a_better_measure_replaces_what_was_too_little() -> None:
     assert paced(80, *slow, (9.0, 12, 9.24), calm=8.0) == pytest.approx(49, abs=0.1)
 
 
+def test_after_refusals_that_cost_a_pause_the_pace_creeps_least() -> None:
+    grown = {}
+    for named in (False, True):
+        pace = Pace(50 / TICKS)
+        for number in range(40):
+            pace.sent(ticks(number / 50), 1, 0, named=named)
+            pace.passed(1, ticks(number / 50), fresh=True)
+        pace.closed(ticks(0.8), named=named)
+        before = pace.rate
+        pace.sent(ticks(0.8), 1, 0, named=named)
+        assert pace.rate is not None and before is not None
+        grown[named] = (pace.rate / before - 1) / (pace.gap(1) / TICKS)
+    assert grown[True] == pytest.approx(0.02, rel=0.01)
+    assert grown[False] == pytest.approx(0.03, rel=0.01)
+
+
 def test_an_answer_to_what_was_sent_before_a_refusal_lets_no_second_probe_go() -> None:
     learner = Learner(lambda: 0.0)
     first = learner.sent(0, 1, lands=True)
