@@ -86,3 +86,12 @@ def test_an_answer_to_what_was_sent_before_a_refusal_lets_no_second_probe_go() -
     assert not learner.full()
     learner.sent(learner.earliest(ticks(0.021), 1), 1, lands=True)
     assert learner.full()
+
+
+def test_the_first_after_a_pace_was_found_keeps_it() -> None:
+    pace = Pace()
+    pace.sent(0, 1, 0, named=False)
+    pace.passed(1, 0, fresh=True)
+    pace.closed(ticks(0.01), named=False)
+    pace.reopened(ticks(0.03), ticks(0.01), 1, named=False, told=False)
+    assert pace.earliest(ticks(0.031), 1) == ticks(0.05)  # 50 a second: 20 ms after the probe

@@ -172,6 +172,7 @@ class Pace:
             elif self.rate is None and not told:
                 self._set(max(average, 1 / max(at - self._emptied, 1)))
                 self._guessed = True
+                self.next_at = at + self.gap(1)  # a probe that passed is no reason to hurry
                 self._seen, self._span = (0.0, 0) if named else (self._passed, at - self._opened)
                 self._slack = TICKS // 50 if self._passed > _SOME else 0  # it has a burst: no need to be strict
             if named:
