@@ -88,6 +88,22 @@ def test_an_answer_to_what_was_sent_before_a_refusal_lets_no_second_probe_go() -
     assert learner.full()
 
 
+def test_silences_grow_gently_while_a_refusal_is_only_the_price_of_the_search() -> None:
+    learner, at = Learner(lambda: 0.0), 0
+    learner.landed(learner.sent(0, 1, lands=True), 0, answered=True, contended=True)
+    silences, counted = [], []
+    for _ in range(12):
+        flight = learner.sent(at, 1, lands=True)
+        counted.append(learner.heard(Hints(refused=True), flight, at))
+        learner.landed(flight, at, answered=False, contended=True)
+        silences.append((learner.told_until() - at) / TICKS)
+        at = learner.told_until()
+    grown = [round(after / before, 2) for before, after in pairwise(silences)]
+    assert grown == [3, 3, 3, 1.25, 1.25, 1.25, 1.75, 1.75, 1.75, 1.75, 1.75]
+    assert counted == [False, *(silence >= 1 for silence in silences[:-1])]
+    assert sum(silences[: counted.index(True) + 4]) > 17  # what five attempts bear
+
+
 def test_the_first_after_a_pace_was_found_keeps_it() -> None:
     pace = Pace()
     pace.sent(0, 1, 0, named=False)

@@ -32,7 +32,7 @@ __all__ = ["Learner"]
 
 _FIRST_SILENCE = TICKS // 50  # after a refusal that names no time: 20 ms, then longer
 _UNSERVED = TICKS // 10  # the same where nothing has ever passed: equal jitter of this, doubled each time
-_LONG_SILENCE = TICKS // 2  # from here on silences grow more slowly
+_LONG_SILENCE = TICKS // 2  # from here on silences grow more slowly: the longer, the more of them is lost
 _LONGEST_SILENCE = 30 * TICKS
 _PATIENT = TICKS  # a refusal after a silence of this length is the call's; before it, it is the price of the search
 _REMEMBERED = 60 * TICKS  # an idle key is forgotten after this
@@ -192,7 +192,8 @@ class Learner:
         elif self._row == 1:
             silence = max(gap or _FIRST_SILENCE, self.pace.returned // 16)
         else:
-            silence = self._silence * 3 if self._silence < _LONG_SILENCE else self._silence * 3 // 2
+            grows = 3 if self._silence < _LONG_SILENCE else 1.25 if self._silence < _PATIENT else 1.75
+            silence = round(self._silence * grows)
         self._silence = min(silence, _LONGEST_SILENCE)
         jitter = self._random() / 10 if self._served else 0.0
         self._until = max(self._until, now + round(self._silence * (1 + jitter)))
