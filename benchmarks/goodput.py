@@ -123,7 +123,7 @@ def trust() -> str:
         f"- One run a cell, no repeats. Load average of the last 15 minutes: {os.getloadavg()[2]:.1f}, on "
         f"{os.cpu_count()} cores that the clients share with the servers.\n"
         f"{floor()}"
-        "- HAProxy, limit given: throttle has a pace chosen for that kind of count (48/s, burst 4), the peers have\n"
+        "- HAProxy, limit given: throttle has a pace chosen for that kind of count (49/s, burst 2), the peers have\n"
         "  the limit as announced (100 in 2 s). Elsewhere both have the same limit.\n"
         "- The peers meet one server of each kind, in the first scene only.\n"
     )

@@ -178,7 +178,7 @@ def kinds() -> dict[str, Kind]:
         "nginx 429, no burst": Kind("strict", partial(nginx, 50, ""), **strict),
         "nginx 429, delay": Kind("queue", partial(nginx, 50, "burst=20"), **strict),
         "HAProxy": Kind(
-            "counted", partial(haproxy, PERMITS, 2), 'TokenBucket("48/s", burst=4)', (PERMITS, 2), no_haproxy
+            "counted", partial(haproxy, PERMITS, 2), 'TokenBucket("49/s", burst=2)', (PERMITS, 2), no_haproxy
         ),
     }
     for form in ("draft-6", "draft-7", "draft-8", "legacy"):
