@@ -377,3 +377,23 @@ def test_max_wait_while_the_clock_stands() -> None:
         assert caught.value.retry_after == pytest.approx(0.2)
 
     asyncio.run(main())
+
+
+def test_a_grant_of_another_thread_comes_too_late_for_who_has_left() -> None:
+    async def main() -> None:
+        limiter = TokenBucket("1/s", clock=VirtualClock())
+        await limiter.acquire()
+        first, second = (asyncio.create_task(limiter.acquire()) for _ in range(2))
+        await asyncio.sleep(0)
+        gate = limiter._core.gates[""]
+        (home,) = gate.homes.values()
+        place = gate.line.places[1]
+        second.cancel()
+        await asyncio.wait([second])
+        home.wake(place)
+        assert not first.done()
+        first.cancel()
+        await asyncio.wait([first])
+        assert nothing_left(limiter)
+
+    asyncio.run(main())

@@ -59,7 +59,7 @@ LIMITS: dict[str, Cost] = {
     "transport_limit": Cost(20, 2, 2),  # the second reading is for the budget of retries
     "transport_learning": Cost(187, 5, 6),
     "transport_outage": Cost(111, 3, 6.5),  # three attempts
-    "waiting_in_line": Cost(13, 1, 5.5),
+    "waiting_in_line": Cost(7, 1, 5.5),
     "line_served": Cost(41, 0),
     "cancelled_in_line": Cost(10, 0, 8),  # most of them of the exceptions, by version
 }

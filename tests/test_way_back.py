@@ -267,6 +267,35 @@ async def test_a_long_wait_is_logged_once_per_key(caplog: pytest.LogCaptureFixtu
     assert [record.message for record in caplog.records] == ["key 'host' waits for 6.0 s"]
 
 
+@virtual
+async def test_a_wait_that_has_become_long_is_logged_when_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
+    limiter = TokenBucket("1/s")
+    await limiter.acquire()
+    with caplog.at_level(logging.INFO, logger="throttle"):
+        first = asyncio.create_task(limiter.acquire())
+        await asyncio.sleep(0)
+        limiter.pause(9)
+        await asyncio.gather(first, *(limiter.acquire() for _ in range(3)))
+    assert [record.message for record in caplog.records] == ["key '' waits for 9.0 s"]
+
+
+@virtual
+async def test_who_is_granted_while_its_wait_is_logged_does_not_wait() -> None:
+    limiter = TokenBucket("1/s")
+    limiter.pause(9)
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: limiter._core.reset(None)  # type: ignore[method-assign]
+    log = logging.getLogger("throttle")
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        await asyncio.wait_for(limiter.acquire(), 1)
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
 # ── several limiters at once ────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -317,5 +317,5 @@ def _reset(quota: Quota) -> float:
 def _stand_in(cost: Any, now: int) -> Place:
     """A permit at the gate of a member, taken as part of another."""
     place = Claim(cost, 0, holding=True)
-    place.taken = place.sent = now
+    place.at = place.sent = now
     return place

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from itertools import islice
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from .adaptive import Learner
     from .hints import Hints
 
-__all__ = ["Core"]
+__all__ = ["LONG", "Core"]
 
 _log = logging.getLogger("throttle")
-_LONG = 5 * TICKS  # a wait above this is logged, once per key
+LONG = 5 * TICKS  # a wait above this is logged, once per key
 _ROUND = 100  # gates that are lined up for a look: finding the oldest takes a step for each that is gone
 _UNTOLD = TICKS // 20  # a guess where nothing but another call's end decides
 
@@ -194,7 +195,7 @@ class Core(ABC):
         """`place` is no longer the head of its line, or hangs on something other than time."""
 
     def plan(self, key: str, place: Place) -> None:  # noqa: B027
-        """`place`, the head of its line, is going to be granted at `place.due`."""
+        """`place`, the head of its line, is going to be granted at `place.at`."""
 
     def clear(self, key: str | None) -> None:  # noqa: B027
         """The counts of `key`, or all, as new."""
@@ -307,7 +308,7 @@ class Core(ABC):
         self.forget(key, guest)
 
     def replan(self, key: str, guest: Place) -> None:
-        """`guest` is going to be granted at `guest.due`."""
+        """`guest` is going to be granted at `guest.at`."""
         gate = self.gates.get(key)
         if gate is not None:
             gate.guests.replan(gate, guest)
@@ -392,7 +393,7 @@ class Core(ABC):
                 self.landed(gate, place, now, running())
             else:
                 self.end(key, now, place.cost, place.hold)
-                place.taken = now
+                place.at = now
         return place
 
     def enter(
@@ -443,8 +444,8 @@ class Core(ABC):
         """Wait in line until `place` is granted; raises what it is refused with. A cancelled one delays nobody."""
         try:
             await self.turn(place)
-        except BaseException as error:
-            self.leave(place, error)
+        except BaseException:
+            self.leave(place)
             raise
         self.served(place)
 
@@ -452,17 +453,17 @@ class Core(ABC):
         """What `place`, in line, awaits; it ends with `served`, or with `leave` where something was raised."""
         home = place.home
         due = home.gate.due
-        if due is not None and due - self.now > _LONG:
+        if due is not None and due - self.now > LONG:
             self.note(home.gate)
         call = current_call.get()
         if call is not None and call.waiting is not None:
             call.waiting()
         return home.wait(place)  # type: ignore[no-any-return]
 
-    def leave(self, place: Place, error: BaseException) -> None:
-        """Its waiter was cancelled: it delays nobody."""
+    def leave(self, place: Place) -> None:
+        """Its waiter was cancelled, which is the exception in progress: it delays nobody."""
         gate = place.home.gate
-        if isinstance(error, GeneratorExit):  # perhaps by the garbage collector: in any thread, and under our lock
+        if isinstance(sys.exception(), GeneratorExit):  # perhaps by the garbage collector: also under our lock
             self.guard.later(lambda: gate.leave(place, self.now, None))
         else:
             with self as now:
@@ -479,7 +480,7 @@ class Core(ABC):
     def note(self, gate: Gate) -> None:
         """Log a long wait, once per key; outside the lock, because a handler may do anything."""
         wait = (gate.due or 0) - self.now
-        if wait > _LONG and not gate.noted:
+        if wait > LONG and not gate.noted:
             gate.noted = True
             _log.info("key %r waits for %.1f s", gate.key, seconds(wait))
 
@@ -576,7 +577,7 @@ class Core(ABC):
         ends = self.holds and gate.current()
         if ends:
             self.end(gate.key, now, place.cost, place.hold)
-            place.taken = now
+            place.at = now
         gate.landed(place, now, loop, answered=answered)
         if ends or (self.joined and place.flight is not None):
             self.spread(gate.key, now, loop)
@@ -586,7 +587,7 @@ class Core(ABC):
         loop = running()
         with self as now:
             if gate.current():
-                hold = self.change(gate.key, now, place.cost, after, place.taken, place.hold if held else None)
+                hold = self.change(gate.key, now, place.cost, after, place.at, place.hold if held else None)
                 if held:
                     place.hold = hold
                 self.stirred(gate.key, now, loop)

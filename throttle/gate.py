@@ -14,7 +14,7 @@ from .forecast import Forecast
 from .guests import Guests
 from .ledger import jitter_of
 from .rates import seconds
-from .waiting import GRANTED, Home, Line, Place, new_home, new_ticket
+from .waiting import GRANTED, Home, Line, LoopHome, Place, new_home, new_ticket
 
 if TYPE_CHECKING:
     from .adaptive import Learner
@@ -227,12 +227,12 @@ class Gate:
     def queue(self, loop: Any) -> Place | None:
         """A place for one permit at the end of the line, where that changes nothing for anybody; else None."""
         line, home, rank = self.line, self.homes.get(loop), new_ticket()
-        if home is None or len(self.homes) > 1 or not line.live or line.places[-1].rank > rank:
+        if not isinstance(home, LoopHome) or len(self.homes) > 1 or not line.live or line.places[-1].rank > rank:
             return None
         place = Place(1, rank)  # somebody waits there, so that its bell is set, or on its way
         place.home = home
+        place.wake = loop.create_future()
         home.waiters += 1
-        home.enter(place)
         line.live += 1
         line.places.append(place)
         if self.forecast.look is not None:
@@ -260,7 +260,7 @@ class Gate:
             self.step(now, loop)
         elif place.outcome is GRANTED:
             if self.current():  # pragma: no branch  # else another clock has made all as new in this very tick
-                self.core.undo(self.key, now, place.cost, place.taken, place.hold)
+                self.core.undo(self.key, now, place.cost, place.at, place.hold)
             self.landed(place, now, loop)
             self.core.stirred(self.key, now, loop)
         self.core.tidy(self, now)
@@ -333,8 +333,8 @@ class Gate:
             elif not self._expire(now, loop):
                 if self.due is None:
                     self.core.forget(self.key, head)
-                elif self.due != head.due:
-                    head.due = self.due
+                elif self.due != head.at:
+                    head.at = self.due
                     if self.core.combines:
                         self.core.plan(self.key, head)
                 return
@@ -429,7 +429,7 @@ class Gate:
                 self._refuse(place, error, loop)
 
     def _grant(self, place: Place, now: int) -> None:
-        place.taken = place.sent = now
+        place.at = now
         hold = self.core.take(self.key, now, place.cost, held=place.holding)
         place.outcome = GRANTED
         if place.crowded:
@@ -437,7 +437,7 @@ class Gate:
         for slots in place.slots:
             slots.used += 1
         if place.holding:
-            place.hold = hold
+            place.hold, place.sent = hold, now
             self.flights += 1
             if self.learner is not None:
                 place.probe, place.flight = self.learner, self.learner.sent(now, place.cost, lands=True)

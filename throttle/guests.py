@@ -61,7 +61,7 @@ class Guests:
         first = self.favoured(gate, now)
         if first is None:
             return True
-        at = max(first.due, now)
+        at = max(first.at, now)
         look = gate.core.look(gate.key, now)
         look.book(cost)
         look.at = max(look.at, at)

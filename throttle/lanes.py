@@ -69,25 +69,24 @@ class BucketLane:
             elif table.open and since < table.tidy_at and key.__class__ is str:
                 if rule.permits is not _ONE:
                     since *= rule.permits
-                states = table.young
-                if key in states:
-                    if states[key].__class__ is int:
-                        if states[key] <= since:
-                            states[key] = since + rule.ticks
+                if key in table.young:
+                    if table.young[key].__class__ is int:
+                        if table.young[key] <= since:
+                            table.young[key] = since + rule.ticks
                             return
-                        if states[key] <= since + rule.slack:
-                            states[key] += rule.ticks
+                        if table.young[key] <= since + rule.slack:
+                            table.young[key] += rule.ticks
                             return
                 elif key and not table.old:  # its first use
-                    states[key] = since + rule.ticks
+                    table.young[key] = since + rule.ticks
                     return
             since = 0  # who waits keeps no number
         place = self._arrive(cost, key, max_wait, priority)
         if place is not None:  # as `stand`, without a coroutine more for each who waits
             try:
-                await self._core.turn(place)
-            except BaseException as error:
-                self._core.leave(place, error)
+                await (place.wake or self._core.turn(place))
+            except BaseException:
+                self._core.leave(place)
                 raise
             if place.outcome is not GRANTED or current_call.get() is not None:
                 self._core.served(place)
@@ -160,9 +159,9 @@ class WindowLane:
         place = self._arrive(cost, key, max_wait, priority)
         if place is not None:  # as `stand`, without a coroutine more for each who waits
             try:
-                await self._core.turn(place)
-            except BaseException as error:
-                self._core.leave(place, error)
+                await (place.wake or self._core.turn(place))
+            except BaseException:
+                self._core.leave(place)
                 raise
             if place.outcome is not GRANTED or current_call.get() is not None:
                 self._core.served(place)

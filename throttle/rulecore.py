@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .algorithms.base import Algorithm
 from .calls import current_call
 from .clock import REAL, Clock, current_clock, loop_clocks, monotonic_ns, ticks_of
-from .core import Core
+from .core import LONG, Core
 from .correcting import Corrections
 from .counters.memory import Table
 from .errors import CostExceedsBurst
@@ -190,30 +190,40 @@ class RuleCore(HoldLane, Core):
         if current_call.get() is not None or (loop_clocks and (self.given or current_clock()) is not self.clock):
             return None  # without loops of their own time, who stands in line here already knows the right clock
         loop = running()
-        with self.guard:
+        self.guard.acquire()
+        try:
             gate = self.gates.get(key)
-            return None if gate is None or self.table.rule.most < 1 else gate.queue(loop)
+            if gate is None or self.table.rule.most < 1 or ((gate.due or 0) > self.now + LONG and not gate.noted):
+                return None  # the last: it is to be logged
+            return gate.queue(loop)
+        finally:
+            self.guard.release()
 
-    def leave(self, place: Place, error: BaseException) -> None:
-        if not isinstance(error, GeneratorExit):
+    def leave(self, place: Place) -> None:
+        if not isinstance(sys.exception(), GeneratorExit):
             with self.guard:
                 if place.home.gate.slip(place):
                     return
-        super().leave(place, error)
+        super().leave(place)
 
     def hand_out(self, gate: Gate, now: int, most: int) -> int:
         """Grant to up to `most` at the head of a line who have no wishes but their permit; to how many."""
         table, rule, places = self.table, self.table.rule, gate.line.places
         state, total, count = table.get(gate.key, now), 0, 0
+        free, more = 0, 1  # so much is there, and so much is not: most need not ask
+        while more <= most and more <= rule.most and rule.earliest(state, now, more) <= now:
+            free, more = more, 2 * more
         try:
             while places and count < most:
                 place = places[0]
                 if place.outcome is None:
                     asked = total + place.cost
-                    if place.__class__ is not Place or asked > rule.most or rule.earliest(state, now, asked) > now:
+                    if place.__class__ is not Place:
+                        break
+                    if asked > free and (asked >= more or asked > rule.most or rule.earliest(state, now, asked) > now):
                         break
                     total, count = asked, count + 1
-                    place.taken, place.outcome = now, GRANTED
+                    place.at, place.outcome = now, GRANTED
                     place.home.wake(place)
                 places.popleft()
         finally:

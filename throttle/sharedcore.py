@@ -7,6 +7,7 @@ is due. So nobody polls: whoever talks to the store books for a short while ahea
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Iterator, Sequence
 from fractions import Fraction
 from itertools import zip_longest
@@ -306,12 +307,12 @@ class SharedCore(Core):
             return place.home.ride(place)
         return super().turn(place)
 
-    def leave(self, place: Place, error: BaseException) -> None:
+    def leave(self, place: Place) -> None:
         lane = place.home
         if not isinstance(lane, Lane):
-            super().leave(place, error)
+            super().leave(place)
         elif lane.gone(place):
-            if isinstance(error, GeneratorExit):
+            if isinstance(sys.exception(), GeneratorExit):
                 self.guard.later(lambda: self.give_back(lane.key, self.amounts(place.cost)))
             else:
                 with self:

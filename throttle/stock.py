@@ -354,7 +354,7 @@ class Alone:
 
 
 class SharedLoopHome(LoopHome):
-    """On asyncio: who is called finds that in the future that it waits for."""
+    """On asyncio: who is called is woken."""
 
     gate: SharedGate
 
@@ -363,12 +363,11 @@ class SharedLoopHome(LoopHome):
         self.wake(place)
 
     async def wait(self, place: Place) -> None:
-        while True:
-            await place.wake
-            if place.outcome is not None:
-                return
-            place.wake = self.loop.create_future()
-            await self.gate.talk(place)
+        while place.outcome is None:
+            if self.gate.booker is place:
+                await self.gate.talk(place)
+            else:
+                await super().wait(place)
 
 
 class SharedNapHome(NapHome):
@@ -381,10 +380,8 @@ class SharedNapHome(NapHome):
         self.wake(place)
 
     async def errand(self, place: Place) -> bool:
-        import anyio  # only here: importing throttle must stay cheap
-
         if self.gate.booker is not place:
             return False
-        place.wake = anyio.Event()
+        self.enter(place)  # anew
         await self.gate.talk(place)
         return True

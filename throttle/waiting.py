@@ -41,7 +41,7 @@ class Place:
     """One waiter's place in a line. `outcome` is None while it waits, then `GRANTED` or the error it is refused
     with. It has no wishes but its permit: one that has is a `Claim`."""
 
-    __slots__ = ("cost", "due", "home", "outcome", "rank", "sent", "taken", "wake")
+    __slots__ = ("at", "cost", "home", "outcome", "rank", "wake")
 
     deadline: int | None = None  # the tick after which it must not be granted
     patience: int | None = None  # ticks: the longest pause it waits out
@@ -51,16 +51,15 @@ class Place:
     crowded: bool = False  # it is granted in a turn of the loop of its own
     probe: Any = None  # the way back that it was granted on, if its gate feels one
     flight: Any = None  # the same as a learner knows it, which is then the probe
+    sent: Any = 0  # the tick of its last request
 
     def __init__(self, cost: Any, rank: int) -> None:
         self.cost: Any = cost
         self.rank: int = rank  # the smaller goes first: see `rank_of`
         self.outcome: Any = None
-        self.due: int = 0  # the tick it was promised when it was looked at last, as the head of its line
-        self.taken: int = 0  # the tick of the grant
-        self.sent: int = 0  # the tick of its last request
+        self.at: int = 0  # the tick of the grant; before it the one it was promised, last, as the head of its line
         self.home: Any = None
-        self.wake: Any = None  # what its home wakes it with
+        self.wake: Any = None  # the future that it waits for, where it waits for one
 
     @property
     def ticket(self) -> int:
@@ -74,7 +73,7 @@ class Place:
 class Claim(Place):
     """A place of whoever also has a deadline, patience or a slot to wait for, or tells when its work ends."""
 
-    __slots__ = ("crowded", "deadline", "flight", "hold", "holding", "patience", "probe", "slots")
+    __slots__ = ("crowded", "deadline", "flight", "hold", "holding", "patience", "probe", "sent", "slots")
 
     def __init__(
         self,
@@ -93,6 +92,7 @@ class Claim(Place):
         self.slots: tuple[Any, ...] = slots
         self.holding: bool = holding
         self.crowded: bool = crowded
+        self.sent: int = 0
         self.hold: Any = None
         self.probe: Any = None
         self.flight: Any = None
@@ -105,7 +105,7 @@ Grant = tuple[Any, int, int, Any] | tuple[Any, int, int, Any, int]
 def granted(cost: Any, ticket: int, now: int, hold: Any, end: int | None = None) -> Place:
     """The place of a `Grant`."""
     place = Claim(cost, ticket, holding=True)
-    place.outcome, place.taken, place.sent, place.hold = GRANTED, now if end is None else end, now, hold
+    place.outcome, place.at, place.sent, place.hold = GRANTED, now if end is None else end, now, hold
     return place
 
 
@@ -198,10 +198,8 @@ class Home(ABC):
         """Serve the line from this loop."""
         self.gate.ring(self.loop)
 
-    @abstractmethod
-    def enter(self, place: Place) -> None:
+    def enter(self, place: Place) -> None:  # noqa: B027  # only one kind of home has to do something
         """`place` is going to `wait`."""
-        ...
 
     @abstractmethod
     def wake(self, place: Place) -> None:
@@ -227,11 +225,8 @@ class LoopHome(Home):
 
     _timer: asyncio.TimerHandle | None = None
 
-    def enter(self, place: Place) -> None:
-        place.wake = self.loop.create_future()
-
     def wake(self, place: Place) -> None:
-        if not place.wake.done():
+        if place.wake is not None and not place.wake.done():
             place.wake.set_result(None)
 
     def arm(self, due: int | None) -> None:
@@ -253,6 +248,9 @@ class LoopHome(Home):
             self.ring()
 
     def wait(self, place: Place) -> Awaitable[None]:
+        place.wake = self.loop.create_future()
+        if place.outcome is not None:  # since it entered: a handler of our log may do anything
+            place.wake.set_result(None)
         return place.wake  # type: ignore[no-any-return]
 
 
@@ -262,21 +260,20 @@ class NapHome(Home):
     def __init__(self, gate: Gatelike, loop: Any, clock: Clock) -> None:
         super().__init__(gate, loop)
         self._clock = clock
-        self._waiting: OrderedDict[Place, None] = OrderedDict()
+        self._waiting: OrderedDict[Place, Any] = OrderedDict()  # each with the event that it waits for
         self._baton: Place | None = None
         self._nap: Any = None  # the cancel scope of the one that naps
 
     def enter(self, place: Place) -> None:
         import anyio  # only here: importing throttle must stay cheap
 
-        place.wake = anyio.Event()
-        self._waiting[place] = None
+        self._waiting[place] = anyio.Event()
 
     def wake(self, place: Place) -> None:
         if place is self._baton:
             self._rouse()
-        else:
-            place.wake.set()
+        elif place in self._waiting:
+            self._waiting[place].set()
 
     def arm(self, due: int | None) -> None:
         if self.due is not None and due is not None and self.due <= due:
@@ -295,7 +292,7 @@ class NapHome(Home):
                     continue
                 self._baton = self._baton or place
                 if self._baton is not place:
-                    await place.wake.wait()
+                    await self._waiting[place].wait()
                     continue
                 self.ring()  # before each nap: the last holder may have left between the bell and its answer
                 if place.outcome is None:
@@ -335,7 +332,7 @@ class NapHome(Home):
         if place is self._baton:
             self._baton = next(iter(self._waiting), None)
             if self._baton is not None:
-                self._baton.wake.set()
+                self._waiting[self._baton].set()
 
 
 def _cancellations() -> int:
