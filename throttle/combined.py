@@ -25,7 +25,7 @@ class AllOf(BaseLimiter):
 
     >>> from throttle import TokenBucket
     >>> limiter = AllOf(requests=TokenBucket("500/min"), tokens=TokenBucket("30000/min"))
-    >>> [limiter.try_acquire_nowait({"tokens": cost}).allowed for cost in (30000, 1)]
+    >>> [limiter.try_acquire_nowait({"tokens": cost}).allowed for cost in (30000, 20000)]
     [True, False]
     """
 

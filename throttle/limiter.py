@@ -134,11 +134,11 @@ class BaseLimiter:
     def try_acquire_nowait(self, cost: Any = 1, *, key: str = "") -> Decision:
         """`try_acquire` as a plain function; in-memory counter only.
 
-        >>> limiter = TokenBucket("10/s", burst=1)
+        >>> limiter = TokenBucket("1/min")
         >>> limiter.try_acquire_nowait().allowed
         True
         >>> decision = limiter.try_acquire_nowait()
-        >>> decision.allowed, 0.09 < decision.retry_after <= 0.1
+        >>> decision.allowed, 50 < decision.retry_after <= 60
         (False, True)
         """
         return self._core.decide(key, self._core.ask(cost, key), take=True)
