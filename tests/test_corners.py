@@ -25,6 +25,7 @@ from throttle import (
 from throttle.calls import Call, current_call
 from throttle.clock import REAL, current_clock, ticks_of, wait_of
 from throttle.hints import Hints
+from throttle.rates import TICKS
 from throttle.testing import VirtualClock, no_waits, run_virtual
 from throttle.testing import virtual as kit
 from throttle.waiting import running
@@ -659,3 +660,14 @@ def test_a_wait_of_months_is_exact() -> None:
     limiter = TokenBucket("1/90d", clock=VirtualClock())
     assert limiter.try_acquire_nowait().allowed
     assert limiter.try_acquire_nowait().retry_after == 90 * 86400
+
+
+@pytest.mark.parametrize("sevenths", [16, 23])
+def test_a_wait_that_loses_its_last_bit_is_exact_to_the_tick(sevenths: int) -> None:
+    clock = VirtualClock()
+    clock.advance(sevenths / 7 + 0.123456)
+    limiter = TokenBucket("1/min", clock=clock)
+    assert limiter.try_acquire_nowait().allowed
+    due = ticks_of(clock.now()) + 60 * TICKS
+    assert clock.now() + (due / TICKS - clock.now()) < due / TICKS
+    assert ticks_of(clock.now() + limiter.try_acquire_nowait().retry_after) == due
