@@ -5,6 +5,7 @@ VENV ?= .venv
 PYTHON ?=
 JOBS ?= 5# more than there are cores, because tests of real servers wait
 ARGS ?=
+HEAVY := $(addprefix tests/test_,learner.py load.py pictures.py soak.py stateful.py)# seconds of nothing but our own machines: not again where only packaging or versions differ
 
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
@@ -37,8 +38,8 @@ types: $(VENV)/.has-lint  ## mypy and pyright, both strict
 cover: $(VENV)/.has-test  ## the whole test suite, with branch coverage: 100 % of throttle/
 	@$(BIN)/python -c 'import sys; sys.version_info < (3, 12) and sys.exit("Python 3.11 loses lines after a coroutine was thrown into: make cover PYTHON=python3.12 VENV=.venv-3.12")'
 	rm -f .coverage .coverage.*
-	$(MAKE) test COVER=1 ARGS="-m 'not heavy'"
-	$(MAKE) test ARGS='-m heavy'  # they take twice as long when they are watched, and reach no other line
+	$(MAKE) test COVER=1 ARGS="$(addprefix --ignore=,$(HEAVY) tests/servers)"
+	$(MAKE) test ARGS="$(HEAVY) tests/servers"  # they take twice as long when they are watched, and reach no other line
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 
@@ -52,7 +53,7 @@ wheel: $(VENV)/.has-lint  ## build the wheel, install it in a fresh environment,
 	$(call install,.venv-wheel,"$$(echo dist/*.whl)[test]")
 	mkdir .venv-wheel/away
 	cp -r tests examples docs pyproject.toml README.md .venv-wheel/away
-	cd .venv-wheel/away && HYPOTHESIS_PROFILE=quick ../bin/python -m pytest -n $(JOBS) --dist loadgroup -m 'not server and not heavy' tests
+	cd .venv-wheel/away && HYPOTHESIS_PROFILE=quick ../bin/python -m pytest -n $(JOBS) --dist loadgroup -m 'not server' $(HEAVY:%=--ignore=%) tests
 	PATH="$(CURDIR)/.venv-wheel/bin:$$PATH" $(RUN) pyright --ignoreexternal --verifytypes throttle
 
 lowest: $(VENV)/.made  ## the suite, heavy tests aside, on the oldest versions that pyproject.toml admits
@@ -62,7 +63,7 @@ lowest: $(VENV)/.made  ## the suite, heavy tests aside, on the oldest versions t
 	.venv-lowest/bin/uv pip compile --quiet --python .venv-lowest/bin/python --resolution lowest-direct --no-deps \
 		--extra cli --extra redis --no-annotate --output-file .venv-lowest/lowest.txt pyproject.toml
 	$(call install,.venv-lowest,--constraint .venv-lowest/lowest.txt --editable '.[test]')
-	HYPOTHESIS_PROFILE=quick .venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup -m 'not heavy' tests
+	HYPOTHESIS_PROFILE=quick .venv-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup $(HEAVY:%=--ignore=%) tests
 
 bench: $(VENV)/.has-bench  ## the benchmarks beside the peers of the field; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -18,8 +18,6 @@ from simulated import Bucket, Client, Counting, Moving, Network, Queue, Window, 
 
 from throttle.adaptive import Learner
 
-pytestmark = pytest.mark.heavy
-
 SEEDS = int(os.environ.get("LEARN_SEEDS", "30"))
 
 

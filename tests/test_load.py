@@ -16,8 +16,6 @@ from throttle import AllOf, SlidingWindow, TokenBucket, WaitTooLong
 from throttle.algorithms import SlidingWindowRule, TokenBucketRule
 from throttle.testing import VirtualClock
 
-pytestmark = pytest.mark.heavy
-
 MAKE: dict[str, Callable[..., Any]] = {
     "TokenBucket": lambda **options: TokenBucket("100/s", burst=10, **options),
     "SlidingWindow": lambda **options: SlidingWindow("100/s", **options),

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.heavy
-
 HOME = Path(__file__).parent.parent / "docs" / "pictures.py"
 
 

@@ -21,8 +21,6 @@ from throttle.algorithms import (
 from throttle.rates import TICKS, Rate
 from throttle.testing import run_virtual
 
-pytestmark = pytest.mark.heavy
-
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_an_hour_with_cancellations_and_pauses(kind: str) -> None:

@@ -35,8 +35,6 @@ from throttle import (
 from throttle.counters import MemoryCounter
 from throttle.testing import VirtualClock, run_virtual
 
-pytestmark = pytest.mark.heavy
-
 SECOND = 10**9
 
 MAKE: dict[str, Callable[..., Any]] = {
