@@ -45,6 +45,8 @@ class Tally:
     >>> tally.add("github", refused=1)
     >>> tally.copy()
     {'github': KeyStatistics(sent=1, refused=1, waited=0.5, paused=0.0, lost=0, learned=None)}
+    >>> tally.copy()["github"].rejected
+    1
     """
 
     def __init__(self) -> None:
