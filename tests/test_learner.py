@@ -108,3 +108,17 @@ def test_it_comes_close_to_the_ideal(name: str) -> None:
     assert statistics.median(refused) <= world.refused, told
     assert max(walls) <= world.worst_wall, told
     assert max(refused) <= world.worst_refused, told
+
+
+@pytest.mark.jitter
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        *(("moving window, stamps", seed) for seed in (30, 33, 191, 333)),
+        *(("moving window, late stamps", seed) for seed in (229, 329)),
+    ],
+)
+def test_a_moving_window_is_seen_through_a_slow_network(name: str, seed: int) -> None:
+    """What has come back there is not quite what has come back by our own count, because answers take their time."""
+    wall, refused, lost = run(WORLDS[name], seed)
+    assert (wall < 1.1, refused, lost) == (True, 0, 0)

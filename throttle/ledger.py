@@ -170,7 +170,7 @@ class Ledger:
             self.credit = left + index
         elif self.credit is None or (sent >= self.reset_at and told > self.reset_at):
             late = _DOUBT if isinstance(reset, Stamp) else 0
-            self.moving = not refused and self._moves(left, now, told - now, late, flying)
+            self.moving = not refused and self._moves(left, sent, now, told - now, late, flying)
             self._opens(left, index, now, told, late)
         else:
             self._least = min(self._least, left)
@@ -211,15 +211,17 @@ class Ledger:
         if foreign >= self._foreign:
             self._foreign, self._foreign_until = foreign, now + self.window
 
-    def _moves(self, left: float, now: int, wait: int, late: int, flying: float) -> bool:
+    def _moves(self, left: float, sent: int, now: int, wait: int, late: int, flying: float) -> bool:
         """Whether, where a window was to open, little is left or just what our own count says has come back, and the
         rest sooner than a window later: then permits come back one by one."""
         if self.reset_at == 0 or self.limit is None or self.window is None or not self._log:
             return False
         if left >= self.limit - 1 or wait >= (self.window if late else self.window * 3 // 4):
             return False
-        used = sum(cost for answered, cost in self._log if answered + self.window > now)
-        return left < self.limit / 2 or abs(self.limit - used - flying - left) <= 1 + self.limit / 10
+        late_at = 2 * now - sent  # it counts on the way there: up to so much sooner than is known here
+        least, most = (sum(cost for at, cost in self._log if at + self.window > then) for then in (late_at, sent))
+        used, about = self.limit - flying - left, 1 + self.limit / 10
+        return left < self.limit / 2 or least - about <= used <= most + about
 
     def _opens(self, left: float, index: float, now: int, told: int, late: int) -> None:
         """The first answer of a window, which may have been opened by this very request; `late`: the reset that is
