@@ -634,7 +634,7 @@ async def test_while_a_server_lets_others_pass_quick_refusals_are_not_the_calls(
     async with HTTP.client(api, limiter=TokenBucket("50/s", burst=1)) as client:
         responses = await asyncio.gather(*(client.get(URL) for _ in range(30)))
     assert {response.status_code for response in responses} == {200}
-    assert now() < 14  # at most 0.2 s, 0.4 s, ... 6.4 s
+    assert now() < 10
 
 
 @virtual
@@ -643,8 +643,8 @@ async def test_when_a_server_has_closed_each_call_gives_up_in_time() -> None:
     async with HTTP.client(api, limiter=TokenBucket("50/s", burst=1)) as client:
         responses = await asyncio.gather(*(client.get(URL) for _ in range(21)))
     assert responses[-1].status_code == 429
-    assert 9 <= api.met - 20 <= 10
-    assert 20 < now() < 110  # the ninth or tenth: after 0.1 s, twice as much, ... 25.6 s, 30 s, each less up to a half
+    assert 8 <= api.met - 20 <= 10
+    assert 10 < now() < 60
 
 
 @virtual
