@@ -628,26 +628,6 @@ async def test_a_refused_call_goes_ahead_of_newcomers() -> None:
 
 
 @virtual
-async def test_while_a_server_lets_others_pass_quick_refusals_are_not_the_calls() -> None:
-    """Where another process takes all that comes back, the probe is refused again and again, and is not lost."""
-    api = server(HTTP, *[200] * 20, *[429] * 6, 200)
-    async with HTTP.client(api, limiter=TokenBucket("50/s", burst=1)) as client:
-        responses = await asyncio.gather(*(client.get(URL) for _ in range(30)))
-    assert {response.status_code for response in responses} == {200}
-    assert now() < 10
-
-
-@virtual
-async def test_when_a_server_has_closed_each_call_gives_up_in_time() -> None:
-    api = server(HTTP, *[200] * 20, 429)
-    async with HTTP.client(api, limiter=TokenBucket("50/s", burst=1)) as client:
-        responses = await asyncio.gather(*(client.get(URL) for _ in range(21)))
-    assert responses[-1].status_code == 429
-    assert 8 <= api.met - 20 <= 10
-    assert 10 < now() < 60
-
-
-@virtual
 async def test_refusals_that_name_no_time_back_off_at_the_gate() -> None:
     api = server(HTTP, *[429] * 6, 200)
     async with HTTP.client(api, retry=Retry.for_http(attempts=10, max_retry_after=60)) as client:

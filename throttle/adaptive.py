@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .accounts import Accounts
-from .ledger import PATIENT, Flight, jitter_of
+from .ledger import Flight, jitter_of
 from .pace import Pace
 from .rates import TICKS, Rate
 from .width import Width
@@ -34,6 +34,7 @@ _FIRST_SILENCE = TICKS // 50  # after a refusal that names no time: 20 ms, then 
 _UNSERVED = TICKS // 10  # the same where nothing has ever passed: equal jitter of this, doubled each time
 _LONG_SILENCE = TICKS // 2  # from here on silences grow more slowly: the longer, the more of them is lost
 _LONGEST_SILENCE = 30 * TICKS
+_PATIENT = TICKS  # a refusal after a silence of this length is the call's; before it, it is the price of the search
 _REMEMBERED = 60 * TICKS  # an idle key is forgotten after this
 
 
@@ -162,7 +163,7 @@ class Learner:
             if wait > 0 and now + wait > self._told_until:
                 self._hold(now, wait)
             return False
-        counts = not self._served or wait > 0 or (self._row > 0 and self._silence >= PATIENT)
+        counts = not self._served or wait > 0 or (self._row > 0 and self._silence >= _PATIENT)
         if self._row == 0:
             self.pace.closed(sent, named=self._named)
         elif not self._named:
@@ -191,7 +192,7 @@ class Learner:
         elif self._row == 1:
             silence = max(gap or _FIRST_SILENCE, self.pace.returned // 16)
         else:
-            grows = 3 if self._silence < _LONG_SILENCE else 1.25 if self._silence < PATIENT else 1.75
+            grows = 3 if self._silence < _LONG_SILENCE else 1.25 if self._silence < _PATIENT else 1.75
             silence = round(self._silence * grows)
         self._silence = min(silence, _LONGEST_SILENCE)
         jitter = self._random() / 10 if self._served else 0.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import CostExceedsBurst, RetryAfterTooLong, ThrottleError, WaitTooLong
 from .forecast import Forecast
 from .guests import Guests
-from .ledger import PATIENT, jitter_of
+from .ledger import jitter_of
 from .rates import seconds
 from .waiting import GRANTED, Home, Line, LoopHome, Place, new_home, new_ticket
 
@@ -65,8 +65,8 @@ class Gate:
 
     __slots__ = (
         "_deadlines", "_patience", "_queued", "clock", "core", "corrected_at", "due", "flights", "forecast",
-        "guests", "homes", "key", "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "served",
-        "slotted", "told_until", "turns", "way_back",
+        "guests", "homes", "key", "learner", "line", "noted", "paused_until", "reacted_at", "refusals", "slotted",
+        "told_until", "turns", "way_back",
     )  # fmt: skip
 
     def __init__(self, core: Core, key: str) -> None:
@@ -79,7 +79,6 @@ class Gate:
         self.told_until: int = 0  # the same without the jitter that is added to what a server says
         self.flights: int = 0  # permits out whose end will be told
         self.refusals: int = 0  # in a row
-        self.served: bool = False  # the server has let one pass
         self.reacted_at: int = -1  # the tick of the last reaction to a refusal: older requests bring no news
         self.way_back: WayBack | None = None
         self.learner: Learner | None = core.learner()  # where the limit is to be found out
@@ -501,13 +500,11 @@ class Gate:
             self.core.stirred(self.key, now, loop)
 
     def refused(self, taken: int, wait: int | None, now: int, loop: Any) -> bool:
-        """The server refused a request sent at `taken` and asks for `wait` ticks; whether that counts as an attempt.
+        """The server refused a request sent at `taken` and asks for `wait` ticks; whether that was news.
 
-        Refusals of requests sent before the last reaction bring no news: a flight of a hundred is one reaction. Those
-        that name no time are the price of the search where the server has let others pass, until it is silent for long.
+        Refusals of requests sent before the last reaction bring no news: a flight of a hundred is one reaction.
         """
         news = taken > self.reacted_at
-        counts = bool(wait) or not self.served or (self.refusals > 0 and taken - self.reacted_at >= PATIENT)
         if news:
             self.refusals += 1
             self.reacted_at = now
@@ -516,7 +513,7 @@ class Gate:
                 self.pause(now + self.core.backoff(self.refusals), now, loop)
         if wait:
             self.pause(now + wait, now, loop, jitter_of(wait, self.core.random))
-        return news and counts
+        return news
 
     def spent(self, wait: int, now: int, loop: Any) -> None:
         """The server let this one pass and says that nothing is left for `wait` ticks."""
@@ -531,7 +528,7 @@ class Gate:
 
     def answered(self) -> None:
         """The server let one pass."""
-        self.refusals, self.served = 0, True
+        self.refusals = 0
 
     def renew(self) -> None:
         """Forget what the server said."""

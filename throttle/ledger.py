@@ -17,11 +17,10 @@ from .resets import Stamp
 if TYPE_CHECKING:
     from .hints import Quota
 
-__all__ = ["PATIENT", "Flight", "Ledger", "jitter_of"]
+__all__ = ["Flight", "Ledger", "jitter_of"]
 
 JITTER = 50  # after a pause of w another w / 50 at most ...
 MOST_JITTER = TICKS  # ... and at most a second
-PATIENT = TICKS  # a refusal after a silence of this length is the call's; before it, it is the price of the search
 
 _COSTS = ("token", "byte", "cost", "credit", "point", "unit", "weight")  # what is counted by cost; the rest by request
 _LONGEST_LOG = 10_000  # permits of a moving window that are remembered one by one
