@@ -36,4 +36,4 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 def no_jitter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that a server named end to the tick, except in tests of that very jitter."""
     if request.node.get_closest_marker("jitter") is None:
-        monkeypatch.setattr("throttle.ledger.MOST_JITTER", 0)
+        monkeypatch.setattr("throttle.silence.MOST_JITTER", 0)

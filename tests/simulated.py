@@ -18,6 +18,7 @@ from throttle.adaptive import Learner
 from throttle.hints import Hints, Quota
 from throttle.rates import TICKS
 from throttle.resets import Stamp
+from throttle.silence import others_try
 
 # ── servers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -258,6 +259,8 @@ def play(  # noqa: PLR0915  # the events of one world, in one piece
             item.attempts += counts
             if item.attempts >= client.attempts:
                 client.lost += 1
+            elif not hints.wait and others_try(learner.row):
+                client.line.append(item)
             else:
                 client.line.appendleft(item)
         serve(client, now)

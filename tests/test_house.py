@@ -22,7 +22,7 @@ FLOORS = {
             "errors rates clock decisions guard loops",
             # pure machines; events carry Hints, so they stand one floor above the other values
             "algorithms backoff retry_after structured ietf resets families vendors bodies hints events listening"
-            " budget policy ledger accounts pace width adaptive",
+            " budget policy silence ledger accounts pace width adaptive",
             # where counts live
             "counters",
             # where time passes

@@ -68,6 +68,7 @@ WORLDS = {
     "rejections that count, shorter": World(lambda: Counting(100, 2), 300, 1.25, 15, 1.5, 18),
     "queue": World(lambda: Queue(40, 20), 240, 1.2, 4, 1.3, 6),
     "bucket, two clients": World(lambda: Bucket(33.3, 100), 300, 1.2, 20, 1.7, 25, clients=2),
+    "bucket without a burst, two clients": World(lambda: Bucket(40, 0), 241, 1.5, 12, 2.6, 20, clients=2),
     "window, two clients": World(lambda: Window(100, 3), 300, 1.2, 20, 1.3, 25, clients=2),
     "moving window, two clients": World(lambda: Moving(100, 3), 300, 1.2, 20, 1.7, 25, clients=2),
     "bucket halved": World(lambda: Bucket(40, 20), 201, 1.1, 13, 1.25, 20, change=halve, ideal=6.0),

@@ -10,6 +10,7 @@ from throttle.adaptive import Learner
 from throttle.hints import Hints
 from throttle.pace import Pace
 from throttle.rates import TICKS
+from throttle.silence import others_try, silence_of
 
 
 def ticks(seconds: float) -> int:
@@ -92,16 +93,28 @@ def test_silences_grow_gently_while_a_refusal_is_only_the_price_of_the_search() 
     learner, at = Learner(lambda: 0.0), 0
     learner.landed(learner.sent(0, 1, lands=True), 0, answered=True, contended=True)
     silences, counted = [], []
-    for _ in range(12):
+    for _ in range(17):
         flight = learner.sent(at, 1, lands=True)
         counted.append(learner.heard(Hints(refused=True), flight, at))
         learner.landed(flight, at, answered=False, contended=True)
         silences.append((learner.told_until() - at) / TICKS)
         at = learner.told_until()
     grown = [round(after / before, 2) for before, after in pairwise(silences)]
-    assert grown == [3, 3, 3, 1.25, 1.25, 1.25, 1.75, 1.75, 1.75, 1.75, 1.75]
-    assert counted == [False, *(silence >= 1 for silence in silences[:-1])]
+    assert grown == [3, 3, 3, *[1.25] * 13]
+    assert counted == [False, *(silence >= 2 for silence in silences[:-1])]
     assert sum(silences[: counted.index(True) + 4]) > 17  # what five attempts bear
+
+
+@pytest.mark.parametrize(
+    ("row", "most"), [(1, 0.2), (2, 0.4), (3, 0.8), (4, 0.8), (20, 0.8), (21, 1.6), (25, 25.6), (26, 30), (10**6, 30)]
+)
+def test_silences_without_a_pace_stay_short_while_the_server_may_only_be_full(row: int, most: float) -> None:
+    assert [silence_of(row, lambda: 0.0) / TICKS, silence_of(row, lambda: 1.0) / TICKS] == [most / 2, most]
+
+
+@pytest.mark.parametrize(("row", "tries"), [(1, False), (2, False), (3, True), (16, True), (17, False)])
+def test_others_try_in_a_bad_time(row: int, tries: bool) -> None:
+    assert others_try(row) is tries
 
 
 def test_the_first_after_a_pace_was_found_keeps_it() -> None:
@@ -111,3 +124,13 @@ def test_the_first_after_a_pace_was_found_keeps_it() -> None:
     pace.closed(ticks(0.01), named=False)
     pace.reopened(ticks(0.03), ticks(0.01), 1, named=False, told=False)
     assert pace.earliest(ticks(0.031), 1) == ticks(0.05)  # 50 a second: 20 ms after the probe
+
+
+def test_what_came_back_soon_is_not_waited_for_long_again() -> None:
+    """It took three seconds once, because others were there; then it came back at once."""
+    pace = Pace(initial=40 / TICKS)
+    for at, back, row in ((1.0, 4.0, 5), (5.0, 5.1, 1)):
+        pace.passed(1, ticks(at) - 1, fresh=True)
+        pace.closed(ticks(at), named=False)
+        pace.reopened(ticks(back), ticks(back) - 1, row, named=False, told=False)
+        assert pace.returned == ticks(back) - ticks(at)

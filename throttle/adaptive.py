@@ -20,9 +20,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .accounts import Accounts
-from .ledger import Flight, jitter_of
+from .ledger import Flight
 from .pace import Pace
 from .rates import TICKS, Rate
+from .silence import jitter_of, silence_of
 from .width import Width
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Learner"]
 
 _FIRST_SILENCE = TICKS // 50  # after a refusal that names no time: 20 ms, then longer
-_UNSERVED = TICKS // 10  # the same where nothing has ever passed: equal jitter of this, doubled each time
 _LONG_SILENCE = TICKS // 2  # from here on silences grow more slowly: the longer, the more of them is lost
 _LONGEST_SILENCE = 30 * TICKS
-_PATIENT = TICKS  # a refusal after a silence of this length is the call's; before it, it is the price of the search
+_PATIENT = 2 * TICKS  # a refusal after a silence of this length is the call's; before it, it is the price of the search
+_SLOWER = 3  # refusals in a row that say something of the pace; those of later probes only that nothing is left
 _REMEMBERED = 60 * TICKS  # an idle key is forgotten after this
 
 
@@ -42,8 +43,8 @@ class Learner:
     """What is known of one key's limit. `initial`, `minimum` and `maximum` in permits per tick."""
 
     __slots__ = (
-        "_accounts", "_began", "_last", "_named", "_random", "_reacted_at", "_row", "_served", "_silence",
-        "_told_until", "_until", "pace", "width",
+        "_accounts", "_began", "_last", "_named", "_random", "_reacted_at", "_served", "_silence",
+        "_told_until", "_until", "pace", "row", "width",
     )  # fmt: skip
 
     def __init__(
@@ -61,7 +62,7 @@ class Learner:
         self._until = 0  # nobody is sent before ...
         self._told_until = 0  # ... which was said without jitter
         self._reacted_at = -1  # the last reaction to a refusal
-        self._row = 0  # refusals in a row
+        self.row: int = 0  # refusals in a row
         self._silence = 0  # how long the last of them was followed by
         self._named = False  # the server has named that time
         self._served = False  # something has passed: the server is alive, and refuses for a limit
@@ -149,9 +150,9 @@ class Learner:
         self._served = True
         fresh = flight.sent > self._reacted_at
         told = self._accounts.telling
-        if fresh and self._row:
-            self.pace.reopened(flight.sent, self._reacted_at, self._row, named=self._named, told=told)
-            self._row = 0
+        if fresh and self.row:
+            self.pace.reopened(flight.sent, self._reacted_at, self.row, named=self._named, told=told)
+            self.row = 0
         self.pace.passed(flight.cost, flight.sent, fresh=fresh)
         if fresh:  # an older one says nothing of how many may go after the refusal
             self.width.answered(flying, now - flight.sent, now, contended=contended, told=told)
@@ -163,12 +164,12 @@ class Learner:
             if wait > 0 and now + wait > self._told_until:
                 self._hold(now, wait)
             return False
-        counts = not self._served or wait > 0 or (self._row > 0 and self._silence >= _PATIENT)
-        if self._row == 0:
+        counts = not self._served or wait > 0 or (self.row > 0 and self._silence >= _PATIENT)
+        if self.row == 0:
             self.pace.closed(sent, named=self._named)
-        elif not self._named:
+        elif not self._named and self.row < _SLOWER:
             self.pace.slower()
-        self._row += 1
+        self.row += 1
         self._reacted_at = now
         self._named = wait > 0
         self.width.narrow()
@@ -187,13 +188,12 @@ class Learner:
     def _be_silent(self, now: int) -> None:
         """It has named none: for ever longer while it refuses."""
         gap = self.pace.gap(1)
-        if not self._served:  # it may be down, or not for us: nobody is in a hurry
-            silence = round(_UNSERVED * 2 ** min(self._row, 16) * (0.5 + self._random() / 2))
-        elif self._row == 1:
+        if not self._served:  # it may be down, or not for us, or others take it all
+            silence = silence_of(self.row, self._random)
+        elif self.row == 1:
             silence = max(gap or _FIRST_SILENCE, self.pace.returned // 16)
         else:
-            grows = 3 if self._silence < _LONG_SILENCE else 1.25 if self._silence < _PATIENT else 1.75
-            silence = round(self._silence * grows)
+            silence = round(self._silence * (3 if self._silence < _LONG_SILENCE else 1.25))
         self._silence = min(silence, _LONGEST_SILENCE)
         jitter = self._random() / 10 if self._served else 0.0
         self._until = max(self._until, now + round(self._silence * (1 + jitter)))

@@ -221,12 +221,6 @@ class Core(ABC):
         """Seconds from the time read last until the tick `due`; never early."""
         return wait_of(self.time, due) if due > now else 0.0
 
-    def backoff(self, refusals: int) -> int:
-        """Ticks to hold a key after so many refusals in a row that named no time: equal jitter, base 0.1 s, cap 30
-        s."""
-        most = min(30.0, 0.1 * 2 ** min(refusals, 16))
-        return max(1, ticks_of(most / 2 + self.random() * most / 2))
-
     def gate(self, key: str, now: int) -> Gate:
         """The gate of `key`."""
         gate = self.gates.get(key)

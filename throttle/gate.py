@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .errors import CostExceedsBurst, RetryAfterTooLong, ThrottleError, WaitTooLong
 from .forecast import Forecast
 from .guests import Guests
-from .ledger import jitter_of
 from .rates import seconds
+from .silence import jitter_of, others_try, silence_of
 from .waiting import GRANTED, Home, Line, LoopHome, Place, new_home, new_ticket
 
 if TYPE_CHECKING:
@@ -510,7 +510,7 @@ class Gate:
             self.reacted_at = now
             self.way_back = WayBack()
             if not wait:
-                self.pause(now + self.core.backoff(self.refusals), now, loop)
+                self.pause(now + silence_of(self.refusals, self.core.random), now, loop)
         if wait:
             self.pause(now + wait, now, loop, jitter_of(wait, self.core.random))
         return news
@@ -529,6 +529,10 @@ class Gate:
     def answered(self) -> None:
         """The server let one pass."""
         self.refusals = 0
+
+    def others_try(self) -> bool:
+        """Whether a probe that was refused leaves the next to another in line."""
+        return others_try(self.refusals if self.learner is None else self.learner.row)
 
     def renew(self) -> None:
         """Forget what the server said."""

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .rates import TICKS
 from .resets import Stamp
+from .silence import jitter_of
 
 if TYPE_CHECKING:
     from .hints import Quota
 
-__all__ = ["Flight", "Ledger", "jitter_of"]
-
-JITTER = 50  # after a pause of w another w / 50 at most ...
-MOST_JITTER = TICKS  # ... and at most a second
+__all__ = ["Flight", "Ledger"]
 
 _COSTS = ("token", "byte", "cost", "credit", "point", "unit", "weight")  # what is counted by cost; the rest by request
 _LONGEST_LOG = 10_000  # permits of a moving window that are remembered one by one
@@ -28,11 +26,6 @@ _ROUNDED = 3.0  # seconds by which a stamp in whole seconds, less a Date in whol
 _DOUBT = 2 * TICKS  # ... and mostly is at most
 _LONGEST_TRIAL = 20 * TICKS  # longer windows lose little by such a doubt
 _MARGIN = 200  # a slot of a moving window is taken to come back later by one in so many
-
-
-def jitter_of(wait: int, random: Callable[[], float]) -> int:
-    """Ticks on top of a `wait` that a server named, so that not all its clients come back at once."""
-    return round(random() * min(wait / JITTER, MOST_JITTER))
 
 
 class Flight(NamedTuple):

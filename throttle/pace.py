@@ -85,7 +85,7 @@ class Pace:
         """Try a little more, the faster the less is known; only while the pace is what holds back."""
         if self.rate is None or now - self.next_at > 2 * gap:
             return
-        growth = 0.03 if self._seen >= _MANY else 0.3 if self._seen >= _SOME else 1.0
+        growth = 0.03 if self._seen >= _MANY else 0.3 if self._seen >= _SOME else 2.0
         if named and self._seen >= _MANY:
             growth = 0.02  # a refusal costs a whole pause
         elif not named:
@@ -163,7 +163,7 @@ class Pace:
         `named`: the server had said when. `told`: it says what is left, so that no pace is needed.
         """
         if self._passed:  # else it has only begun, and nothing is learned
-            if row > 1 and not named:
+            if not named:
                 self.returned = at - self._emptied
             came_back = at if named else (at + refused_at) // 2  # somewhere between the last two requests
             average = self._passed / max(came_back - self._opened, 1)

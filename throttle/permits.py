@@ -120,7 +120,7 @@ class Permit:
         call: Call | None = current_call.get()
         if call is not None:
             call.hear(outcome, hints, held=hints.refused, news=self._news or not hints.refused)
-            if hints.refused:
+            if hints.refused and (hints.wait or not self._gate.others_try()):
                 call.ticket = self._place.ticket  # back to its old place in the line
 
     def slow(self) -> None:
