@@ -573,6 +573,32 @@ async def test_each_request_inside_a_call_is_news() -> None:
 
 
 @virtual
+async def test_calls_that_send_later_let_the_learner_send_more_at_once() -> None:
+    """What a call does before its request says nothing of how many the server takes at once."""
+    api = Throttle()
+    flying = most = 0
+
+    async def answer(request: Any) -> Any:
+        nonlocal flying, most
+        flying += 1
+        most = max(most, flying)
+        await asyncio.sleep(0.1)
+        flying -= 1
+        return HTTP.Response(200)
+
+    client = api.wrap(HTTP.AsyncClient(transport=HTTP.MockTransport(answer)))
+
+    @api
+    async def get(number: int) -> None:
+        await asyncio.sleep(0.001)
+        await client.get(URL)
+
+    await asyncio.gather(*map(get, range(100)))
+    assert most >= 16
+    await client.aclose()
+
+
+@virtual
 async def test_calls_inside_calls() -> None:
     """The innermost call of a throttle is the one that its transport observes; one of another throttle hides none."""
     api, other = Throttle(TokenBucket("100/s")), Throttle(TokenBucket("100/s"))

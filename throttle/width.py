@@ -51,7 +51,7 @@ class Width:
         `told`: it says what is left, so that there is nothing to be found out.
         """
         self._quickest = min(self._quickest, took)
-        full = self._filled >= now - took  # since it was sent
+        full = flying >= int(self.limit) or self._filled >= now - took  # now, or since it was sent
         if not (full or contended):
             self._start(-1)
             return
