@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from throttle.cli import demo, main
 from throttle.cli.app import run
 from throttle.cli.demo import Outcome, serving
 from throttle.cli.picture import draw_file, draw_terminal, sliding
+from throttle.cli.server import listening
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -97,6 +99,14 @@ def test_the_server_ends_with_who_started_it() -> None:
 
     while answers():  # until it has noticed; the time limit of a test bounds this
         pass
+
+
+def test_the_server_answers_at_once() -> None:
+    """asyncio turns Nagle's algorithm off only where a socket's `proto` says TCP."""
+    with listening() as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_demo_errors_are_one_line(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,13 @@ def build(limit: str, items: int) -> Recorder:
     return recorder
 
 
+def listening() -> socket.socket:
+    """A socket on a free local port, whose connections answer at once."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each body waits 40 ms for a late ACK
+    return listener
+
+
 def end_with_stdin(server: uvicorn.Server) -> None:
     """Wait until standard input closes, then end the server."""
     os.read(0, 1)  # nothing is ever sent
@@ -86,7 +93,7 @@ def main() -> None:
     parser.add_argument("--limit", required=True, help='as slowapi spells it, such as "20 per 1 second"')
     parser.add_argument("--items", type=int, default=300)
     options = parser.parse_args()
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listening()
     config = uvicorn.Config(build(options.limit, options.items), log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     threading.Thread(target=end_with_stdin, args=(server,), daemon=True).start()
