@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 
 import throttle
-from throttle import errors
+from throttle import (
+    AdaptiveLimiter,
+    AllOf,
+    Retry,
+    RetryBudget,
+    SlidingWindow,
+    Throttle,
+    ThrottleTransport,
+    TokenBucket,
+    errors,
+)
+from throttle.counters import MemoryCounter, RedisCounter, SQLiteCounter
 
 SAID = [
     (errors.WaitTooLong(1.5), "the next permit is 1.5 s away, longer than max_wait"),
@@ -46,3 +58,30 @@ def test_facts_are_attributes() -> None:
 def test_fit_the_language() -> None:
     assert issubclass(errors.CostExceedsBurst, ValueError)
     assert issubclass(errors.DeadlineExceeded, TimeoutError)
+
+
+@pytest.mark.parametrize("way", [pickle.dumps, copy.deepcopy, copy.copy])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TokenBucket("1/s"),
+        lambda: TokenBucket("1/s", counter=SQLiteCounter("limits.db"), name="api"),
+        lambda: SlidingWindow("1/s")["ada"],
+        lambda: AllOf(TokenBucket("1/s")),
+        AdaptiveLimiter,
+        lambda: Throttle("1/s"),
+        lambda: ThrottleTransport(limiter="1/s"),
+        MemoryCounter,
+        lambda: SQLiteCounter("limits.db"),
+        lambda: RedisCounter("redis://localhost"),
+        RetryBudget,
+        lambda: Retry.for_http().budget,
+    ],
+)
+def test_what_counts_in_one_process_says_so_when_it_is_to_be_copied(make: Any, way: Any) -> None:
+    thing = make()
+    with pytest.raises(TypeError, match="cannot be pickled or copied: make one in each process") as raised:
+        way(thing)
+    assert str(raised.value).startswith(repr(thing))
+    with pytest.raises(TypeError, match="make one in each process"):
+        pickle.dumps({"config": [thing]})

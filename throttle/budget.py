@@ -8,6 +8,7 @@ from itertools import islice
 from math import inf
 from threading import Lock
 
+from .guard import Local
 from .rates import check_number, exact
 
 __all__ = ["BudgetPerKey", "RetryBudget"]
@@ -56,7 +57,7 @@ class _Tally:
         self._entries.clear()
 
 
-class RetryBudget:
+class RetryBudget(Local):
     """At most `ratio` x calls + `reserve` x 10 retries over the last 10 s, for all calls that share this object.
 
     `ratio` is retries per call, `reserve` retries per second that are there from the start, also without calls; both of
@@ -133,7 +134,7 @@ class RetryBudget:
         return self._latest
 
 
-class BudgetPerKey:
+class BudgetPerKey(Local):
     """One `RetryBudget` for each key (a host), all alike; those of idle keys are given back as new keys come."""
 
     def __init__(self, ratio: float = 0.1, reserve: float = 10.0) -> None:

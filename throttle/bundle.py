@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .decorators import check_async
 from .events import Event
+from .guard import Local
 from .limiter import BaseLimiter, Bound
 from .policy import is_async
 from .service import LimiterLike, Service, check_plain
@@ -30,7 +31,7 @@ _NO_KEYS: dict[Service, str] = {}
 _item_key: ContextVar[dict[Service, str]] = ContextVar("throttle_item_key", default=_NO_KEYS)  # of the item mapped here
 
 
-class Throttle:
+class Throttle(Local):
     """Limiter, retry and concurrency in one: retry is outside, the limiter inside, so every attempt pays a permit.
 
     - `limiter`: a limiter or a rate (then a `SlidingWindow` that holds each permit until the call ends); None learns

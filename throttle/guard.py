@@ -1,12 +1,25 @@
-"""`Guard`: the lock of a counter, which the garbage collector may meet while it is held."""
+"""`Guard`: the lock of a counter, which the garbage collector may meet while it is held; `Local`: what has a lock."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
+from typing import NoReturn
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "Local"]
+
+
+class Local:
+    """What lives in one process: to pickle or to copy it is one clear error."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot be pickled or copied: make one in each process; processes share a limit by"
+            " counter=SQLiteCounter(...) or counter=RedisCounter(...)"
+        )
 
 
 class Guard:

@@ -12,6 +12,7 @@ from .core import Core
 from .counters.base import Counter
 from .counters.memory import PROCESS, MemoryCounter, Table
 from .decisions import Decision
+from .guard import Local
 from .lanes import BucketLane, WindowLane
 from .permits import Blocks, Booking, check_options
 from .rates import Rate
@@ -77,7 +78,7 @@ class Limiter(Protocol):
         ...
 
 
-class BaseLimiter:
+class BaseLimiter(Local):
     """The verbs of every limiter; `key` names whom a call counts for (a host, a user), each with a limit of its own."""
 
     _core: Core
@@ -188,7 +189,7 @@ class BaseLimiter:
         return Bound(self, key)
 
 
-class Bound:
+class Bound(Local):
     """One key of a limiter: the same verbs without `key=`; `reconfigure` concerns the whole limiter."""
 
     def __init__(self, limiter: BaseLimiter, key: str) -> None:

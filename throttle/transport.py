@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from .events import Event
 from .exchange import Exchange, pass_through, prepare, suffices
+from .guard import Local
 from .limiter import BaseLimiter, Bound
 from .permits import Permit, current_permit
 from .service import LimiterLike, Service
@@ -42,7 +43,7 @@ def by_origin(request: Any) -> str:
     return f"{scheme}://{host}:{url.port or _PORTS.get(scheme, 0)}"
 
 
-class TransportCore:
+class TransportCore(Local):
     """An httpx transport that waits for a permit, sends, hears what the server says and tries again.
 
     `httpx.AsyncClient(transport=ThrottleTransport(limiter="10/s"))`, or, to keep a client's own transport, mounts and

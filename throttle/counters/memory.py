@@ -7,7 +7,7 @@ from typing import Any
 
 from ..algorithms.base import Algorithm
 from ..clock import current_clock, ticks_of
-from ..guard import Guard
+from ..guard import Guard, Local
 from ..rates import Exact
 from .base import Ask, Booking, answer, book_costs
 
@@ -102,7 +102,7 @@ class Table:
             self.turn_at = self.tidy_at = 0  # perhaps there is another clock now
 
 
-class MemoryCounter:
+class MemoryCounter(Local):
     """Counts in this process's memory, for asyncio, trio and threads at once; nothing to open and nothing to close.
 
     Every limiter without `counter=` uses one of its own kind for the whole process. Limiters that are given the same

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Self
 
 from ..errors import CounterUnavailable
+from ..guard import Local
 from ..loops import running
 from ..rates import Exact, check_number
 from .base import Ask, Booking, Entry, Outage
@@ -40,7 +41,7 @@ class _Kept(NamedTuple):
     key: str
 
 
-class RedisCounter:
+class RedisCounter(Local):
     """Counts in the Redis (5 or newer) or Valkey at `url`, or of an asyncio client of redis-py.
 
         counter = RedisCounter("redis://localhost")

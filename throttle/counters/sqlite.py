@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from ..clock import REAL, current_clock, ticks_of
 from ..errors import CounterUnavailable
+from ..guard import Local
 from ..rates import seconds
 from .base import Ask, Booking, Entry, answer, book_costs
 from .database import Database
@@ -65,7 +66,7 @@ class _Count:
         return self.ask.name, self.ask.key, self.rule.kind
 
 
-class SQLiteCounter:
+class SQLiteCounter(Local):
     """Counts in the SQLite file at `path`: for the processes of one machine, and for quotas that outlive a restart.
 
         counter = SQLiteCounter("limits.db")
