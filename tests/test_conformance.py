@@ -145,6 +145,11 @@ async def test_cost_nothing(limiter: Any) -> None:
     decision = await limiter.try_acquire(0)
     assert (decision.allowed, decision.remaining, decision.retry_after) == (True, 0, 0)
     assert now() == 0
+    limiter.pause(5)  # a server that asks to be left alone means what is free of charge, too
+    assert (await limiter.try_acquire(0)).retry_after == pytest.approx(5)
+    await limiter.acquire(0)
+    assert now() == pytest.approx(5)
+    assert nothing_left(limiter)
 
 
 @virtual

@@ -90,6 +90,7 @@ class BaseLimiter(Local):
         A higher `priority` goes ahead and may starve lower ones. Raises `WaitTooLong` (with `retry_after`) at once if
         the line as it stands cannot serve this call within `max_wait` seconds, or as soon as that becomes so; nothing
         is taken then. Raises `CostExceedsBurst` for what can never be granted. No checkpoint when it need not wait.
+        A cost of 0 takes nothing and passes the line; only a pause holds it, too.
         """
         place = self._arrive(cost, key, max_wait, priority)
         if place is not None:
@@ -166,7 +167,8 @@ class BaseLimiter(Local):
         return Booking(self._core, cost, key, max_wait=max_wait, priority=priority, grab=grab)
 
     def pause(self, seconds: float, *, key: str | None = None) -> None:
-        """Admit nobody of `key` (None: of any key) before `seconds` have passed, waiters included; a later end wins."""
+        """Admit nobody of `key` (None: of any key) before `seconds` have passed, waiters and a cost of 0 included; a
+        later end wins."""
         self._core.pause(seconds, key)
 
     def reconfigure(self, rate: Rate | str | float, *, burst: float | None = None) -> None:

@@ -47,7 +47,8 @@ class TransportCore(Local):
     """An httpx transport that waits for a permit, sends, hears what the server says and tries again.
 
     `httpx.AsyncClient(transport=ThrottleTransport(limiter="10/s"))`, or, to keep a client's own transport, mounts and
-    proxies, `ThrottleTransport.wrap(client, limiter="10/s")`. One limit per origin by default.
+    proxies, `ThrottleTransport.wrap(client, limiter="10/s")`. One limit per origin by default. With `transport=` httpx
+    makes no use of the client's `verify`, `http2`, `limits` and such: give them to `inner`, or wrap.
 
     - `inner`: the transport that sends; by default the library's own.
     - `limiter`: a limiter or a rate; None learns what servers say, False is no limit.
