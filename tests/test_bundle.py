@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
@@ -615,6 +616,41 @@ async def test_calls_inside_calls() -> None:
     await api.call(inner)
     assert {key: (counts.sent, counts.refused) for key, counts in api.statistics().items()} == {"": (2, 1), "x": (1, 1)}
     await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("api", "waits"),
+    [
+        (Throttle("2/s"), True),
+        (Throttle("9/s"), False),
+        (Throttle(False, concurrency=2), True),
+        (Throttle(False, concurrency_per_key=2), True),
+        (Throttle("9/s", concurrency=3), False),
+        (Throttle(TokenBucket("1/s")), False),
+    ],
+    ids=str,
+)
+@virtual
+async def test_calls_inside_that_may_wait_for_ever_are_warned_of_once(
+    api: Throttle, waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    @api
+    async def inner() -> None: ...
+
+    @api
+    async def outer() -> None:
+        await asyncio.sleep(0.1)
+        await inner()
+
+    async with asyncio.timeout(30):
+        await outer()
+    assert not caplog.records
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(30):
+            await asyncio.gather(outer(), outer())
+    assert [record.message.partition(" waits for ")[0] for record in caplog.records] == [
+        f"a call inside a call of the same {api.limiter!r}"
+    ] * waits
 
 
 @virtual

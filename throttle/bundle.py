@@ -39,7 +39,8 @@ class Throttle(Local):
     - `retry`: a `Retry`, or None for no retry. `Retry.for_http()` goes by the response or error of httpx that a call
       returned or raised, and by its request.
     - `concurrency`, `concurrency_per_key`: calls at once; slot and permit are granted together. A call inside a call
-      takes a slot of its own: where the outer calls have them all, the inner ones wait for ever.
+      takes a slot and a permit of its own: where the outer calls have all slots, or hold all permits, the inner ones
+      wait for ever. A warning is logged where one has to wait.
     - `on_event`: called with the frozen records of `throttle.events`; what it raises is logged.
 
     >>> import asyncio

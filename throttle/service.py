@@ -97,6 +97,7 @@ class Service:
         self._key_slots: WeakValueDictionary[str, _KeySlots] = WeakValueDictionary()
         self._tally = Tally()
         self._slotted = not (concurrency is None and concurrency_per_key is None)
+        self._nests = self._slotted or self._core.holds  # calls inside calls may wait for ever, and nobody was told
         self.straight: bool = not self._slotted and (retry is None or retry.straight)
         self.inside: int = 0  # requests of its transports, from their arrival to their answer
         rules = HTTPRules() if retry is None or retry.http is None else retry.http
@@ -151,11 +152,23 @@ class Service:
         check_options(max_wait, priority)
         core, key = self.core_and_key(key)
         amount, slots, crowded = core.ask(cost, key), self.slots(key), self.inside > _CROWD
+        if self._nests and Permit._inside(self) is not None:
+            self._warn(core, key, amount, slots)
         gate, place, waited = await wait_turn(core, key, amount, max_wait, priority, slots, crowded=crowded)
         self._tally.sent(key, waited)
         if self.on_event is not None:
             self.emit(Admitted(key, cost, waited))
         return Permit(core, key, gate, place, cost, self)
+
+    def _warn(self, core: Core, key: str, amount: Any, slots: tuple[Slots, ...]) -> None:
+        """A call inside a call waits for what the outer one keeps: if all outer calls do, nothing ever moves."""
+        if any(one.used >= one.limit for one in slots) or (core.holds and not core.decide(key, amount, take=False)):
+            self._nests = False
+            _log.warning(
+                "a call inside a call of the same %r waits for a permit or slot of its own: where the outer calls have"
+                " them all, the inner ones wait for ever",
+                self.limiter,
+            )
 
     def done(self, permit: Permit) -> None:
         """The first attempt was the last: that of `grab`, with an answer that needs no retry."""
