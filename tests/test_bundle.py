@@ -21,6 +21,7 @@ from scripted import HTTP, HTTP2, URL, Http, http, server
 from worlds import TrioWorld, nothing_left, virtual
 
 from throttle import (
+    AdaptiveLimiter,
     AllOf,
     Constant,
     CostExceedsBurst,
@@ -35,6 +36,7 @@ from throttle import (
     current_permit,
     retry,
 )
+from throttle.counters import MemoryCounter
 from throttle.events import Admitted, GaveUp, Paused, Refused, Retrying
 from throttle.hints import Hints
 from throttle.testing import run_virtual
@@ -651,6 +653,58 @@ async def test_calls_inside_that_may_wait_for_ever_are_warned_of_once(
     assert [record.message.partition(" waits for ")[0] for record in caplog.records] == [
         f"a call inside a call of the same {api.limiter!r}"
     ] * waits
+
+
+@pytest.mark.parametrize(
+    "limiter",
+    [
+        None,
+        False,
+        "100/s",
+        TokenBucket("100/s"),
+        AllOf(TokenBucket("100/s"), AdaptiveLimiter()),
+        AllOf(AllOf(AdaptiveLimiter()), TokenBucket("100/s")),
+        TokenBucket("100/s", counter=MemoryCounter(), name="shared"),
+    ],
+    ids=str,
+)
+@virtual
+async def test_a_call_inside_does_not_wait_for_the_outer_one_to_come_back(limiter: Any) -> None:
+    """Neither where the outer one is the probe after a refusal, nor where a learner lets one go at a time."""
+    api = Throttle(limiter)
+    replies = iter([1, SlowDown(1), 2, 3, 4, 5])
+
+    @api
+    async def page() -> int:
+        await asyncio.sleep(0.01)
+        match next(replies):
+            case SlowDown() as refused:
+                raise refused
+            case number:
+                return number
+
+    @api
+    async def pages() -> list[int]:
+        return [await page(), await page()]
+
+    async with asyncio.timeout(30):
+        with pytest.raises(SlowDown):
+            await pages()
+        assert await asyncio.gather(pages(), pages()) in ([[2, 4], [3, 5]], [[2, 3], [4, 5]])
+        assert await api.call(asyncio.sleep, 0, "still there") == "still there"
+    core = api._service._core
+    assert all(gate.way_back is None or not gate.way_back.flying for gate in core.gates.values())
+    assert nothing_left(api.limiter)
+
+
+@pytest.mark.parametrize("key", ["", "other"])
+@virtual
+async def test_a_permit_inside_a_permit_of_a_learner(key: str) -> None:
+    limiter = AdaptiveLimiter()
+    async with asyncio.timeout(30), limiter.permit(), limiter.permit(key=key), limiter.permit(key=key) as inner:
+        assert current_permit() is inner
+        await limiter.acquire(key=key)
+    assert nothing_left(limiter)
 
 
 @virtual

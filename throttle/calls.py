@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .hints import Hints
+    from .permits import Permit
 
-__all__ = ["Call", "current_call", "no_waits", "waits_are_off"]
+__all__ = ["Call", "current_call", "current_work", "no_waits", "waits_are_off"]
 
 _UNHEARD: Any = object()
 
@@ -80,3 +81,4 @@ def waits_are_off() -> bool:
 
 
 current_call: ContextVar[Call | None] = ContextVar("throttle_call", default=None)
+current_work: ContextVar[Permit | None] = ContextVar("throttle_permit", default=None)  # whose permit this code has

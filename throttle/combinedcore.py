@@ -187,6 +187,13 @@ class CombinedCore(Core):
         for one, _ in flights:
             one.core.stirred(one.key, now, loop)
 
+    def aside(self, gate: Gate, place: Place) -> None:
+        with self as now:
+            flights: list[tuple[Gate, Place]] = [] if place.hold is None else place.hold.flights
+            self._land(flights, place.sent, now, answered=False, contended=True)
+            flights.clear()
+        super().aside(gate, place)  # and look again at everybody, here and at the members
+
     def undo(self, key: str, now: int, cost: Any, taken: int, hold: Any) -> None:
         self.change(key, now, cost, self.cost(0), taken, hold)
         if hold is not None:

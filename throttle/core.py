@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from .calls import current_call
+from .calls import current_call, current_work
 from .clock import Clock, current_clock, ticks_of, wait_of
 from .decisions import Counted, Decision, decided
 from .errors import ThrottleError
@@ -452,6 +452,9 @@ class Core(ABC):
         call = current_call.get()
         if call is not None and call.waiting is not None:
             call.waiting()
+        work = current_work.get()
+        if work is not None:
+            work._make_way(self, home.gate.key)
         return home.wait(place)  # type: ignore[no-any-return]
 
     def leave(self, place: Place) -> None:
@@ -550,6 +553,12 @@ class Core(ABC):
         """The work of a granted place has ended."""
         with self as now:
             self.landed(gate, place, now, running(), answered=answered)
+
+    def aside(self, gate: Gate, place: Place) -> None:
+        """The work of a granted place waits for a turn here of its own: others need not wait for it meanwhile."""
+        with self as now:
+            gate.aside(place, now)
+            self.stirred(gate.key, now, running())
 
     def land_later(self, gate: Gate, place: Place) -> None:
         """The same of work that a finaliser has ended."""

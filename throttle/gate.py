@@ -485,6 +485,16 @@ class Gate:
         self.step(now, loop)
         self.core.tidy(self, now)
 
+    def aside(self, place: Place, now: int) -> None:
+        """The work of a granted `place` waits for other work here: it is no probe, and no request, that others wait
+        for."""
+        back, place.probe = place.probe, None
+        if place.flight is not None:
+            back.landed(place.flight, now, answered=False, contended=True)
+            place.flight = None
+        elif back is not None:
+            back.flying -= 1
+
     @staticmethod
     def _hand_over(slots: Slots, now: int, loop: Any) -> None:
         for gate in list(slots.blocked):

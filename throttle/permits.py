@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .calls import Call, current_call, waits_are_off
+from .calls import Call, current_call, current_work, waits_are_off
 from .clock import current_clock
 from .core import Core
 from .gate import Gate, Slots
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks", "Booking", "Permit", "check_options", "current_permit", "started", "wait_turn"]
 
-_current: ContextVar[Permit | None] = ContextVar("throttle_permit", default=None)
-
 
 def current_permit() -> Permit | None:
     """The permit of the running call: inside a decorated function, a `Throttle` call or a `permit()` block; else None.
@@ -30,7 +28,7 @@ def current_permit() -> Permit | None:
     >>> current_permit() is None
     True
     """
-    return _current.get()
+    return current_work.get()
 
 
 class Permit:
@@ -152,25 +150,33 @@ class Permit:
 
     def enter(self) -> Permit | None:
         """It is that of the running call; what to give to `exit`."""
-        before = outer = _current.get()
+        before = outer = current_work.get()
         while outer is not None and outer._ended:  # of a call that left this task behind
             outer = outer._outer
         self._outer: Permit | None = outer
-        _current.set(self)
+        current_work.set(self)
         return before
 
     def exit(self, before: Permit | None) -> None:
         """It is not any longer. Where the garbage collector ends its block, another call may be running."""
-        if _current.get() is self:
-            _current.set(before)
+        if current_work.get() is self:
+            current_work.set(before)
 
     @staticmethod
     def _inside(owner: object) -> Permit | None:
         """That of the attempt of `owner` that this code runs in."""
-        permit = _current.get()
+        permit = current_work.get()
         while permit is not None and (permit._owner is not owner or permit._ended):
             permit = permit._outer
         return permit
+
+    def _make_way(self, core: Core, key: str) -> None:
+        """Work inside it waits for its own turn there: that must not wait for this one to come back."""
+        permit: Permit | None = self
+        while permit is not None:
+            if permit._core is core and permit.key == key and permit._known is not None and not permit._ended:
+                core.aside(permit._known, permit._place)
+            permit = permit._outer
 
     def leave(self, error: BaseException | None) -> None:
         """Its block has ended, with what it raised."""
