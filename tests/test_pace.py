@@ -29,7 +29,9 @@ def paced(initial: float, *times: tuple[float, int, float], calm: float = 0.0, o
             if number == 0 and before:
                 pace.reopened(at, ticks(before), 1, named=False, told=False)
             pace.sent(at, 1, ticks(calm) if before > 1 else 0, named=False)
-        for at in sent[::-1] if overtaken else sent:
+            if not overtaken:
+                pace.passed(1, at, fresh=True)
+        for at in sent[::-1] if overtaken else ():
             pace.passed(1, at, fresh=True)
         pace.closed(ticks(end), named=False)
     assert pace.rate is not None
@@ -57,7 +59,7 @@ def test_few_that_pass_do_not_overthrow_what_many_have_told() -> None:
 def test_a_better_measure_replaces_what_was_too_little() -> None:
     slow = (0.0, 1, 0.005), (1.0, 40, 2.0)
     assert paced(80, *slow) == pytest.approx(39.2, abs=0.1)
-    assert paced(80, *slow, (9.0, 12, 9.24), calm=8.0) == pytest.approx(49, abs=0.1)
+    assert paced(80, *slow, (9.0, 36, 9.72), calm=8.0) == pytest.approx(49, abs=0.1)
 
 
 def test_after_refusals_that_cost_a_pause_the_pace_creeps_least() -> None:
@@ -124,6 +126,21 @@ def test_the_first_after_a_pace_was_found_keeps_it() -> None:
     pace.closed(ticks(0.01), named=False)
     pace.reopened(ticks(0.03), ticks(0.01), 1, named=False, told=False)
     assert pace.earliest(ticks(0.031), 1) == ticks(0.05)  # 50 a second: 20 ms after the probe
+
+
+@pytest.mark.parametrize(
+    ("seen", "rate", "grows"),
+    [(2, 1, 1.0), (2, 40, 0.05), (5, 1, 0.1), (8, 1, 0.005), (8, 400, 0.3 / 400), (20, 1, 0.002), (20, 400, 0.03 / 400)],
+)
+def test_the_pace_creeps_up_by_the_second_and_on_a_slow_server_by_the_permit(
+    seen: float, rate: float, grows: float
+) -> None:
+    pace = Pace(initial=rate / TICKS)
+    pace._seen = seen
+    pace.sent(0, 1, 0, named=False)
+    pace.sent(pace.next_at, 1, 0, named=False)
+    assert pace.rate is not None
+    assert pace.rate * TICKS == pytest.approx(rate * (1 + grows), rel=1e-9)
 
 
 def test_what_came_back_soon_is_not_waited_for_long_again() -> None:

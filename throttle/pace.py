@@ -14,9 +14,17 @@ from .rates import TICKS
 
 __all__ = ["Pace"]
 
+_ANY = 3  # permits that are more than chance
 _FEW = 5  # permits that tell a pace
 _SOME = 8  # permits that make a measurement, and tell a limit that has changed
 _MANY = 20  # permits that make it a good one
+_CREEPS = (  # from so many permits measured on, the pace grows by so much a second, and by so much with each permit at most
+    (_MANY, 0.03, 0.002),
+    (_SOME, 0.3, 0.005),
+    (_ANY, 2.0, 0.1),
+    (0, 2.0, 1.0),
+)
+_CALM = 12  # permits; if more pass in more than a second, and nothing is refused, the limit has changed
 _RESERVE = 0.98  # the share of what was measured that is used
 _LEAST = 1e-15  # permits per tick: about one in twelve days; less only where that was given
 _LONGEST = 1e30  # ticks: what takes longer is never granted
@@ -85,12 +93,14 @@ class Pace:
         """Try a little more, the faster the less is known; only while the pace is what holds back."""
         if self.rate is None or now - self.next_at > 2 * gap:
             return
-        growth = 0.03 if self._seen >= _MANY else 0.3 if self._seen >= _SOME else 2.0
+        growth, most = next((growth, most) for known, growth, most in _CREEPS if self._seen >= known)
         if named and self._seen >= _MANY:
             growth = 0.02  # a refusal costs a whole pause
-        elif not named:
-            growth += 0.05 * (min(calm, 10 * TICKS) / TICKS) ** 2  # if all is calm for long, the limit has changed
-        self._set(self.rate * (1 + growth * min(gap, TICKS) / TICKS))
+        growth = min(growth * min(gap, TICKS) / TICKS, most)
+        if not named:
+            quiet = min(calm / TICKS, 10.0, self._refill / _CALM)
+            growth += 0.05 * quiet**4 * min(gap / TICKS, 0.1)
+        self._set(self.rate * (1 + growth))
 
     def idle(self, ticks: int) -> None:
         """Nobody asked for so long: that says nothing about the limit."""
@@ -113,7 +123,7 @@ class Pace:
             self._store = max(0.0, self._passed - 1)
         if self.rate is not None:
             measured = _RESERVE * self._measure(at, named=named)
-            least = 0.0 if self._guessed else self.rate * (0.5 if self._seen >= _SOME else 0.7)
+            least = 0.0 if self._guessed else self.rate * (0.5 if self._seen >= _ANY else 0.7)
             self._set(min(self.rate * 0.95, max(measured, least)))
             self._guessed = False
         self._emptied, self._refill = at, 0.0
