@@ -130,7 +130,7 @@ def test_the_first_after_a_pace_was_found_keeps_it() -> None:
 
 @pytest.mark.parametrize(
     ("seen", "rate", "grows"),
-    [(2, 1, 1.0), (2, 40, 0.05), (5, 1, 0.1), (8, 1, 0.005), (8, 400, 0.3 / 400), (20, 1, 0.002), (20, 400, 0.03 / 400)],
+    [(2, 1, 1.0), (2, 40, 0.05), (5, 1, 0.1), (8, 1, 0.005), (8, 400, 3 / 4000), (20, 1, 0.002), (20, 400, 3 / 40000)],
 )
 def test_the_pace_creeps_up_by_the_second_and_on_a_slow_server_by_the_permit(
     seen: float, rate: float, grows: float

@@ -18,7 +18,7 @@ _ANY = 3  # permits that are more than chance
 _FEW = 5  # permits that tell a pace
 _SOME = 8  # permits that make a measurement, and tell a limit that has changed
 _MANY = 20  # permits that make it a good one
-_CREEPS = (  # from so many permits measured on, the pace grows by so much a second, and by so much with each permit at most
+_CREEPS = (  # from so many permits measured on it grows by so much a second, and at most by so much with each permit
     (_MANY, 0.03, 0.002),
     (_SOME, 0.3, 0.005),
     (_ANY, 2.0, 0.1),
