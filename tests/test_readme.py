@@ -102,7 +102,7 @@ def test_command_is_one(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path:
     if name.startswith("-"):
         name, words = "demo", []
     group: click.Command | None = command_line
-    with click.Context(command_line) as context:
+    with click.Context(command_line, **command_line.context_settings) as context:
         while isinstance(group, click.Group):
             group = group.get_command(context, name)
             assert group is not None, f"there is no command {name}"
