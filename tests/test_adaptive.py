@@ -271,7 +271,7 @@ def test_a_moving_window_that_was_used_up_by_others_lets_one_ask() -> None:
     second = 1_000_000_000
     told = Quota(None, 4.0, 0.0, 1.0, 4.0)
     ledger.heard(told, Flight(0, 1, 1, 1), second, 1, 1)
-    ledger.passed(second, 1)
+    ledger.passed(second, second, 1)
     assert ledger.sent(2)
     ledger.heard(told, Flight(3 * second, 2, 2, 1), 3 * second, 2, 1)
     assert ledger.moving
@@ -285,7 +285,19 @@ def told(ledger: Ledger, at: float, number: int, left: float, *, refused: bool =
     flight = Flight(ticks(at), number, number, 1)
     ledger.heard(Quota(None, 10.0, left, 4.0, 4.0), flight, ticks(at), number, 1, refused=refused)
     if not refused:
-        ledger.passed(ticks(at), 1)
+        ledger.passed(ticks(at), ticks(at), 1)
+
+
+def test_an_answer_that_was_long_on_its_way_tells_of_no_others() -> None:
+    """It counts what came back meanwhile; a faster answer that was sent later is here already."""
+    ledger = Ledger(lambda: 0.0, None)
+    for number, at in enumerate((0.0, 0.001, 3.5), 1):
+        told(ledger, at, number, 10 - number)
+    for number, sent, at, left, flying in ((5, 4.022, 4.026, 8, 2), (4, 3.99, 4.03, 6, 1)):
+        quota = Quota(None, 10.0, left, 4.0, 4.0)
+        ledger.heard(quota, Flight(ticks(sent), number, number, 1), ticks(at), 5, flying)
+        ledger.passed(ticks(sent), ticks(at), 1)
+    assert ledger._foreign == 0
 
 
 def test_where_others_may_send_as_many_the_last_ones_wait_for_an_answer() -> None:
@@ -585,7 +597,7 @@ def asked(*told: tuple[float, float | None, bool]) -> Ledger:
             ledger.refused()
         ledger.heard(Quota(None, 10.0, left, reset), flight, at, number, 1, refused=refused)
         if not refused:
-            ledger.passed(at, 1)
+            ledger.passed(at, at, 1)
     return ledger
 
 

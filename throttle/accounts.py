@@ -115,4 +115,4 @@ class Accounts:
         self.cost -= flight.cost
         if answered:
             for ledger in self._ledgers.values():
-                ledger.passed(now, flight.cost if ledger.by_cost else 1)
+                ledger.passed(flight.sent, now, flight.cost if ledger.by_cost else 1)

@@ -25,6 +25,7 @@ _LONGEST_LOG = 10_000  # permits of a moving window that are remembered one by o
 _ROUNDED = 3.0  # seconds by which a stamp in whole seconds, less a Date in whole seconds, may be late at most ...
 _DOUBT = 2 * TICKS  # ... and mostly is at most
 _LONGEST_TRIAL = 20 * TICKS  # longer windows lose little by such a doubt
+_LATE = TICKS // 20  # an answer may always wait for so long on its way
 _MARGIN = 200  # a slot of a moving window is taken to come back later by one in so many
 
 
@@ -112,13 +113,13 @@ class Ledger:
 
     # ── what answers tell ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def passed(self, now: int, cost: float) -> None:
-        """`cost` was granted, by an answer of this moment."""
+    def passed(self, sent: int, now: int, cost: float) -> None:
+        """`cost` that was asked for at `sent` was granted, by an answer of this moment."""
         if self.window is None or self.limit is None or self.limit > _LONGEST_LOG:
             return
         self._log.append((now, cost))
         self._used += cost
-        self._forget(now)
+        self._forget(2 * sent - now - _LATE)  # answers that are on their way tell of what was counted before
 
     def _forget(self, now: int) -> None:
         """What passed a window ago counts no more."""
