@@ -67,6 +67,9 @@ WORLDS = {
     "moving window, whole seconds": World(lambda: Moving(100, 3, "up", policy=False), 300, 1.25, 3, 1.35, 4),
     "moving window, stamps": World(lambda: Moving(100, 3, "stamp", policy=False), 300, 1.08, 1, 1.15, 3),
     "moving window, late stamps": World(lambda: Moving(100, 3, "late stamp", policy=False), 300, 1.08, 1, 1.15, 3),
+    "moving window of a second, stamps": World(
+        lambda: Moving(100, 1, "stamp", policy=False), 500, 1.08, 1, 1.2, 3
+    ),
     "rejections that count": World(lambda: Counting(100, 3), 300, 1.25, 15, 1.6, 18),
     "rejections that count, shorter": World(lambda: Counting(100, 2), 300, 1.25, 15, 1.5, 18),
     "queue": World(lambda: Queue(40, 20), 240, 1.2, 4, 1.3, 6),

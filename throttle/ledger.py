@@ -209,7 +209,7 @@ class Ledger:
         rest sooner than a window later: then permits come back one by one."""
         if self.reset_at == 0 or self.limit is None or self.window is None or not self._log:
             return False
-        if left >= self.limit - 1 or wait >= (self.window if late else self.window * 3 // 4):
+        if left >= self.limit - 1 or wait >= (self.window + late if late else self.window * 3 // 4):
             return False
         late_at = 2 * now - sent  # it counts on the way there: up to so much sooner than is known here
         least, most = (sum(cost for at, cost in self._log if at + self.window > then) for then in (late_at, sent))
