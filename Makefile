@@ -45,6 +45,7 @@ cover: $(VENV)/.has-test  ## the whole test suite, with branch coverage: 100 % o
 
 learn: $(VENV)/.has-test  ## the learner in thousands of random worlds, and its picture
 	LEARN_SEEDS=500 $(PYTEST) -s tests/test_learner.py $(ARGS)
+	$(BIN)/python tests/learner_picture.py build/learner.png
 
 wheel: $(VENV)/.has-lint  ## build the wheel, install it in a fresh environment, test it from another directory, types included
 	rm -rf dist .venv-wheel

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import learner_picture
 import pytest
 
 HOME = Path(__file__).parent.parent / "docs" / "pictures.py"
@@ -22,6 +23,11 @@ def pictures() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_learner_has_a_picture(tmp_path: Path) -> None:
+    learner_picture.main(tmp_path / "new" / "learner.png")
+    assert (tmp_path / "new" / "learner.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_busiest_window_of_each_limiter(pictures: Any) -> None:
