@@ -151,3 +151,14 @@ def test_what_came_back_soon_is_not_waited_for_long_again() -> None:
         pace.closed(ticks(at), named=False)
         pace.reopened(ticks(back), ticks(back) - 1, row, named=False, told=False)
         assert pace.returned == ticks(back) - ticks(at)
+
+
+def test_the_first_guess_is_what_came_back_after_the_last_refusal() -> None:
+    """Not since the first: while others take all, a silence says nothing of the limit."""
+    pace = Pace()
+    pace.sent(0, 1, 0, named=False)
+    pace.passed(1, 0, fresh=True)
+    pace.closed(ticks(0.01), named=False)
+    pace.reopened(ticks(4.0), ticks(3.5), 6, named=False, told=False)
+    assert pace.rate is not None
+    assert pace.rate * TICKS == pytest.approx(2.0)

@@ -180,7 +180,7 @@ class Pace:
             if self.rate is not None and row > 1:
                 self._set(max(self.rate, min(average, self.rate * 2)))
             elif self.rate is None and not told:
-                self._set(max(average, 1 / max(at - self._emptied, 1)))
+                self._set(max(average, 1 / max(at - refused_at, 1)))
                 self._guessed = True
                 self.next_at = at + self.gap(1)  # a probe that passed is no reason to hurry
                 self._seen, self._span = (0.0, 0) if named else (self._passed, at - self._opened)
