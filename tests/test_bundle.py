@@ -1040,3 +1040,22 @@ def test_on_trio() -> None:
     start = clock.current_time()
     trio.run(play, clock=clock)
     assert times == [0, 0.25, 3.5, 3.75, 4.75]
+
+
+@virtual
+async def test_a_refusal_of_a_call_that_waited_for_one_inside_it_is_heard_by_all() -> None:
+    api, began = Throttle(), asyncio.get_running_loop().time()
+
+    async def inner() -> None:
+        await asyncio.sleep(0.1)
+
+    async def outer() -> None:
+        await asyncio.gather(api.call(inner), api.call(inner))
+        error = OSError("slow down")
+        error.retry_after = 5  # type: ignore[attr-defined]
+        raise error
+
+    with pytest.raises(OSError, match="slow down"):
+        await api.call(outer)
+    await api.call(inner)
+    assert asyncio.get_running_loop().time() - began >= 5

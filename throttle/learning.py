@@ -121,10 +121,11 @@ class LearningCore(Core):
 
     def news(self, gate: Gate, place: Place, hints: Hints, now: int, loop: Any) -> bool:
         learner = gate.learner
-        if learner is None or place.flight is None or place.probe is not learner:
+        if learner is None or (place.flight is not None and place.probe is not learner):
             return False  # it was sent before a reset
+        flight = place.flight or learner.unheard(place.sent, place.cost)  # it has stepped aside for work inside it
         before = learner.held_until()
-        counts = learner.heard(hints, place.flight._replace(sent=place.sent), now)
+        counts = learner.heard(hints, flight._replace(sent=place.sent), now)
         if learner.held_until() != before:
             self.stirred(gate.key, now, loop)
         return counts
