@@ -119,12 +119,19 @@ def test_others_try_in_a_bad_time(row: int, tries: bool) -> None:
     assert others_try(row) is tries
 
 
-def test_the_first_after_a_pace_was_found_keeps_it() -> None:
+def found(refused: float, at: float, row: int) -> Pace:
+    """The pace of whoever was let pass once, refused `row` times from 10 ms on, the last at `refused`, and let pass at
+    `at`."""
     pace = Pace()
     pace.sent(0, 1, 0, named=False)
     pace.passed(1, 0, fresh=True)
     pace.closed(ticks(0.01), named=False)
-    pace.reopened(ticks(0.03), ticks(0.01), 1, named=False, told=False)
+    pace.reopened(ticks(at), ticks(refused), row, named=False, told=False)
+    return pace
+
+
+def test_the_first_after_a_pace_was_found_keeps_it() -> None:
+    pace = found(0.01, 0.03, 1)
     assert pace.earliest(ticks(0.031), 1) == ticks(0.05)  # 50 a second: 20 ms after the probe
 
 
@@ -155,10 +162,6 @@ def test_what_came_back_soon_is_not_waited_for_long_again() -> None:
 
 def test_the_first_guess_is_what_came_back_after_the_last_refusal() -> None:
     """Not since the first: while others take all, a silence says nothing of the limit."""
-    pace = Pace()
-    pace.sent(0, 1, 0, named=False)
-    pace.passed(1, 0, fresh=True)
-    pace.closed(ticks(0.01), named=False)
-    pace.reopened(ticks(4.0), ticks(3.5), 6, named=False, told=False)
+    pace = found(3.5, 4.0, 6)
     assert pace.rate is not None
     assert pace.rate * TICKS == pytest.approx(2.0)
